@@ -1,0 +1,162 @@
+"""Networks, chosen from the observation space: an encoder per kind of observation, then a torso and heads.
+
+============================  =======================================================  ==========================
+observation                   encoder                                                  ``encoder=``
+============================  =======================================================  ==========================
+Box, float or int, rank <= 2  flatten                                                  ``mlp``
+Box, integer codes, rank 3    one learnt embedding per channel, summed, 3x3 convolution  ``grid``
+Box, uint8, rank 3, >= 36 px  Mnih et al. (2015): 32 8x8/4, 64 4x4/2, 64 3x3/1          ``cnn``
+Discrete                      one-hot                                                  ``mlp``
+Dict                          each entry by its own rule, concatenated
+============================  =======================================================  ==========================
+
+Weights are orthogonal with gain sqrt(2) (tanh and relu layers) and zero bias, as in the common PPO implementations
+("The 37 implementation details of PPO", 2022, details 2 and 15). Every encoder takes any leading shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from envs.builder import Refusal
+
+ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "silu": jax.nn.silu, "elu": jax.nn.elu}
+ENCODERS = ("auto", "mlp", "cnn", "grid")
+
+
+def orthogonal(gain: float = math.sqrt(2.0)):
+    return nn.initializers.orthogonal(gain)
+
+
+def activation(name: str) -> Callable:
+    return ACTIVATIONS[name]
+
+
+def encoder_kind(space: spaces.Space, wanted: str = "auto") -> str:
+    """Which encoder serves ``space``. Raises Refusal when ``wanted`` cannot."""
+    if isinstance(space, spaces.Dict):
+        return "dict"
+    rank = len(space.shape)
+    if wanted == "auto":
+        if rank != 3:
+            return "mlp"
+        return "cnn" if min(space.shape[:2]) >= 36 else ("grid" if np.issubdtype(space.dtype, np.integer) else "mlp")
+    if wanted in ("cnn", "grid") and rank != 3:
+        raise Refusal(f"agent.encoder={wanted} needs observations [height, width, channels]; here they are {space.shape}; try agent.encoder=auto")
+    if wanted == "grid" and not np.issubdtype(space.dtype, np.integer):
+        raise Refusal(f"agent.encoder=grid embeds integer codes; here observations are {space.dtype}; try agent.encoder=cnn or mlp")
+    return wanted
+
+
+class Flatten(nn.Module):
+    """obs [..., *space.shape] -> f32 [..., size]; Discrete becomes one-hot."""
+
+    space: spaces.Space
+
+    @nn.compact
+    def __call__(self, obs):
+        if isinstance(self.space, spaces.Discrete):
+            return jax.nn.one_hot(obs - int(self.space.start), int(self.space.n))
+        lead = obs.shape[: obs.ndim - len(self.space.shape)]
+        flat = obs.reshape(*lead, -1).astype(jnp.float32)
+        return flat / 255.0 if self.space.dtype == np.uint8 and np.all(self.space.high == 255) else flat
+
+
+class Convolutions(nn.Module):
+    """Mnih et al. (2015) convolutions: [..., H, W, C] -> f32 [..., features]; uint8 is divided by 255."""
+
+    space: spaces.Space
+    act: str = "relu"
+
+    @nn.compact
+    def __call__(self, obs):
+        lead = obs.shape[:-3]
+        x = obs.reshape(-1, *obs.shape[-3:]).astype(jnp.float32)
+        x = x / 255.0 if self.space.dtype == np.uint8 else x
+        for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+            x = nn.Conv(channels, (kernel, kernel), (stride, stride), padding="VALID", kernel_init=orthogonal())(x)
+            x = activation(self.act)(x)
+        return x.reshape(*lead, -1)
+
+
+class GridEncoder(nn.Module):
+    """Integer codes [..., H, W, C] -> f32 [..., features]: an embedding per channel, summed, then one 3x3 convolution."""
+
+    space: spaces.Space
+    embedding: int = 16
+    channels: int = 16
+    act: str = "relu"
+
+    @nn.compact
+    def __call__(self, obs):
+        codes = [int(c) + 1 for c in np.asarray(self.space.high).reshape(-1, self.space.shape[-1]).max(0)]
+        lead = obs.shape[:-3]
+        x = obs.reshape(-1, *obs.shape[-3:]).astype(jnp.int32)
+        embedded = sum(nn.Embed(n, self.embedding, name=f"channel_{c}")(x[..., c]) for c, n in enumerate(codes))
+        h = activation(self.act)(nn.Conv(self.channels, (3, 3), padding="VALID", kernel_init=orthogonal())(embedded))
+        return h.reshape(*lead, -1)
+
+
+class DictEncoder(nn.Module):
+    """Each entry of a Dict space by its own rule, concatenated in the space's key order."""
+
+    space: spaces.Dict
+    encoder: str = "auto"
+
+    @nn.compact
+    def __call__(self, obs):
+        parts = [make_encoder(space, "auto")(obs[name]) for name, space in self.space.spaces.items()]
+        return jnp.concatenate(parts, axis=-1)
+
+
+def make_encoder(space: spaces.Space, encoder: str = "auto") -> nn.Module:
+    """The encoder for ``space``: obs of any leading shape -> f32 [..., features]."""
+    kind = encoder_kind(space, encoder)
+    return {"mlp": Flatten, "cnn": Convolutions, "grid": GridEncoder, "dict": DictEncoder}[kind](space)
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation after each; [..., in] -> [..., hidden[-1]]."""
+
+    hidden: Sequence[int]
+    act: str = "tanh"
+    final: int | None = None  # width of a last layer without activation
+    final_gain: float = math.sqrt(2.0)
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.hidden:
+            x = activation(self.act)(nn.Dense(width, kernel_init=orthogonal())(x))
+        if self.final is not None:
+            x = nn.Dense(self.final, kernel_init=orthogonal(self.final_gain))(x)
+        return x
+
+
+class Torso(nn.Module):
+    """Encoder, then dense layers: obs of any leading shape -> f32 [..., final or hidden[-1]]."""
+
+    space: spaces.Space
+    hidden: Sequence[int] = (64, 64)
+    act: str = "tanh"
+    encoder: str = "auto"
+    final: int | None = None
+    final_gain: float = math.sqrt(2.0)
+
+    @nn.compact
+    def __call__(self, obs):
+        x = make_encoder(self.space, self.encoder)(obs)
+        return MLP(tuple(self.hidden), self.act, self.final, self.final_gain)(x)
+
+
+def dummy(space: spaces.Space, lead: tuple[int, ...] = (1,)):
+    """Zeros shaped like observations of ``space``, for ``init``."""
+    if isinstance(space, spaces.Dict):
+        return {name: dummy(inner, lead) for name, inner in space.spaces.items()}
+    return jnp.zeros((*lead, *space.shape), space.dtype)

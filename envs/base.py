@@ -1,0 +1,124 @@
+"""The records of the world: what a world is, what a step of it gives, and what its description promises.
+
+Everything is un-batched here: one world, one lane. Sources add the lanes (``runners/source.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+
+PyTree = Any
+Key = jax.Array
+
+
+class Spec(NamedTuple):
+    """What a builder of agents or exploration modules may know about the world.
+
+    The runner fills in ``lanes`` and ``axis``, adds ``streams``, and, when a bonus augments observations, replaces
+    ``observation``: builders read the spec they are given and nothing else.
+    """
+
+    observation: spaces.Space
+    action: spaces.Space
+    name: str = "world"
+    max_steps: int | None = None  # the world's own limit on an episode's length, in steps
+    info: Mapping[str, spaces.Space] = {}  # keys that every step's ``info`` has
+    num_states: int | None = None  # when info has "state_id": its ids lie in [0, num_states)
+    success_return: float | None = None  # an episode with at least this return counts as a success
+    deterministic: bool = False  # same state and action, same outcome
+    lanes: int = 1  # worlds stepped side by side
+    streams: tuple[str, ...] = ("extrinsic",)  # reward streams the agent will be given
+    axis: str | None = None  # name of the vmapped member axis, when there is one
+
+
+class TimeStep(NamedTuple):
+    """What one step gives. ``obs`` is the true successor, never the observation after a reset."""
+
+    obs: PyTree
+    reward: jax.Array  # f32[]
+    terminated: jax.Array  # bool[]; the MDP ended: no bootstrap
+    truncated: jax.Array  # bool[]; a limit cut the episode: bootstrap from obs
+    info: dict[str, jax.Array]
+
+
+class Transition(NamedTuple):
+    """One step of interaction, with any leading shape ([N] lanes, [T, N] rollouts, [B] replay batches)."""
+
+    obs: PyTree
+    action: jax.Array
+    reward: jax.Array
+    next_obs: PyTree  # the true successor, also where the episode ended
+    terminated: jax.Array
+    truncated: jax.Array
+    first: jax.Array  # bool; obs is the first of its episode
+    info: dict[str, jax.Array]
+    annotations: dict[str, jax.Array] = {}  # what the bonus noted when it observed the step
+
+    @property
+    def done(self) -> jax.Array:
+        return self.terminated | self.truncated
+
+
+class Tally(NamedTuple):
+    """Running score of a world that needs the episodes in time order (bsuite's rule, visit counts). See ``envs/tally.py``."""
+
+    init: Callable[[], PyTree]
+    update: Callable[[PyTree, Transition], PyTree]  # transitions [T, N], in time order
+    report: Callable[[PyTree], dict[str, jax.Array]]
+
+
+class Environment(NamedTuple):
+    """A JAX world: pure functions on one lane, without auto-reset."""
+
+    spec: Spec
+    reset: Callable[[Key], tuple[PyTree, PyTree]]  # key -> (state, obs)
+    step: Callable[[PyTree, Key, jax.Array], tuple[PyTree, TimeStep]]  # (state, key, action) -> (state, TimeStep)
+    render: Callable[[PyTree], Any] | None = None  # state -> uint8 [height, width, 3]
+    tally: Tally | None = None
+
+
+class HostEnvironment(NamedTuple):
+    """A vector of host worlds: Gymnasium's vector API with SAME_STEP auto-reset, and snapshots where the world can.
+
+    ``run`` does whole rollouts inside a worker, for methods that restore a state and explore from it.
+    """
+
+    spec: Spec
+    reset: Callable[[int], PyTree]  # seed -> obs [N, ...]
+    step: Callable[[Any], TimeStep]  # actions [N] -> TimeStep [N]; obs is the true successor
+    restart_obs: Callable[[], PyTree]  # obs [N, ...] to act on next (after resets)
+    save: Callable[[int], Any] | None = None  # lane -> snapshot
+    load: Callable[[int, Any], PyTree] | None = None  # (lane, snapshot) -> obs
+    run: Callable[[Any], Any] | None = None  # jobs -> rollouts
+    generators: Callable[[], bytes] | None = None  # host random generators, as bytes, for exact resume
+    close: Callable[[], None] | None = None
+
+
+def sample_action(space: spaces.Space, key: Key, lanes: int) -> jax.Array:
+    """Uniform random actions [lanes, ...] of a Discrete or bounded Box space (unbounded sides count as -1 and 1)."""
+    if isinstance(space, spaces.Discrete):
+        return jax.random.randint(key, (lanes,), 0, int(space.n)) + int(space.start)
+    low, high = box_bounds(space)
+    return jax.random.uniform(key, (lanes, *space.shape), minval=low, maxval=high)
+
+
+def box_bounds(space: spaces.Box) -> tuple[jax.Array, jax.Array]:
+    """Finite (low, high) of a Box; infinite sides become -1 and 1."""
+    low = jnp.asarray(space.low, jnp.float32)
+    high = jnp.asarray(space.high, jnp.float32)
+    return jnp.where(jnp.isfinite(low), low, -1.0), jnp.where(jnp.isfinite(high), high, 1.0)
+
+
+def any_member(predicate: jax.Array, axis: str | None) -> jax.Array:
+    """True where ``predicate`` holds anywhere, in any lane of any member.
+
+    Under ``vmap`` with an axis name the result is not batched, so ``lax.cond`` on it stays a branch: work that is seldom
+    needed is skipped in most steps, and what each member computes is the same.
+    """
+    some = jnp.any(predicate)
+    return some if axis is None else jax.lax.pmax(some.astype(jnp.int32), axis) > 0

@@ -1,0 +1,214 @@
+"""Builders: functions that make a record from keyword arguments, with the legal range of every argument beside them.
+
+A configuration entry is a builder's import path under ``_target_`` and its keyword arguments; nothing is registered::
+
+    _target_: exploration.rnd.rnd
+    learning_rate: 1e-4
+
+``@options(learning_rate=Real(0, 1))`` declares ranges. ``Real`` arguments may be traced by JAX, so a different value per
+member runs in one compiled program (``vmap.exploration.learning_rate=[1e-4,1e-3]``). Everything else is static: a shape, a
+length, or something that Python branches on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Refusal(Exception):
+    """A request that cannot be honoured: one readable line, shown by the command line without a traceback."""
+
+
+class Real(NamedTuple):
+    """A number in [low, high] that may be traced."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False  # True: low itself is not legal
+
+    traceable = True
+
+    def accepts(self, value: Any) -> bool:
+        number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+        return bool(number and not math.isnan(value) and self.low <= value <= self.high and not (self.open_low and value == self.low))
+
+    def describe(self) -> str:
+        return f"a number in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
+
+
+class Integer(NamedTuple):
+    """A whole number in [low, high]; static."""
+
+    low: int = 0
+    high: float = math.inf
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def describe(self) -> str:
+        return f"a whole number in [{self.low}, {self.high:g}]"
+
+
+class Choice(NamedTuple):
+    """One of the listed values; static."""
+
+    values: tuple[Any, ...]
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return any(value is v or (type(value) is type(v) and value == v) for v in self.values)
+
+    def describe(self) -> str:
+        return "one of " + ", ".join(map(str, self.values))
+
+
+class Sizes(NamedTuple):
+    """A list of positive whole numbers (layer widths); static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(Integer(1).accepts(v) for v in value)
+
+    def describe(self) -> str:
+        return "a list of positive whole numbers, as [64,64]"
+
+
+class Optional(NamedTuple):
+    """None, or what ``inner`` accepts."""
+
+    inner: Any
+
+    @property
+    def traceable(self) -> bool:
+        return self.inner.traceable
+
+    def accepts(self, value: Any) -> bool:
+        return value is None or self.inner.accepts(value)
+
+    def describe(self) -> str:
+        return f"null or {self.inner.describe()}"
+
+
+class Anything(NamedTuple):
+    """No declared range: text, a path, a nested entry; static."""
+
+    what: str = "any value"
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return True
+
+    def describe(self) -> str:
+        return self.what
+
+
+POSITIVE = Real(0.0, math.inf, open_low=True)
+NON_NEGATIVE = Real(0.0)
+FRACTION = Real(0.0, 1.0)
+FLAG = Choice((True, False))
+
+
+def options(**ranges: Any) -> Callable[[Callable], Callable]:
+    """Declare the legal range of each keyword argument of a builder (read back as ``builder.ranges``)."""
+
+    def declare(builder: Callable) -> Callable:
+        unknown = set(ranges) - set(inspect.signature(builder).parameters)
+        if unknown:
+            raise TypeError(f"{builder.__name__} declares ranges for arguments it does not take: {sorted(unknown)}")
+        builder.ranges = ranges  # type: ignore[attr-defined]
+        return builder
+
+    return declare
+
+
+def ranges_of(builder: Callable) -> dict[str, Any]:
+    """Range of every keyword argument; arguments without a declaration take their kind from the default value."""
+    declared = getattr(builder, "ranges", {})
+    found = {}
+    for name, parameter in inspect.signature(builder).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY or parameter.default is not parameter.empty:
+            fallback = Real() if isinstance(parameter.default, float) else Anything()
+            found[name] = declared.get(name, fallback)
+    return found
+
+
+def locate(path: str, at: str = "_target_") -> Callable:
+    """Import ``package.module.name``. Raises Refusal with the closest existing name when it is not there."""
+    if not isinstance(path, str) or "." not in path:
+        raise Refusal(f"{at}={path!r} is not an import path; write package.module.function, as exploration.rnd.rnd")
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise Refusal(f"{at}={path}: there is no module {error.name!r}; is its package installed in this environment?") from None
+        raise Refusal(f"{at}={path}: importing it needs the package {error.name!r}, which is not installed{extra_hint(error.name)}") from None
+    if not hasattr(module, name):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise Refusal(f"{at}={path}: {module_name} has no {name!r}{closest(name, public)}")
+    builder = getattr(module, name)
+    if not callable(builder):
+        raise Refusal(f"{at}={path} is not a function")
+    return builder
+
+
+EXTRAS = {"xminigrid": "minigrid", "gymnax": "core", "minigrid": "minigrid", "ale_py": "atari", "mujoco": "robotics"}
+
+
+def extra_hint(module: str | None) -> str:
+    extra = EXTRAS.get((module or "").split(".")[0])
+    return f"; add it with: pip install -e '.[{extra}]'" if extra else ""
+
+
+def closest(word: str, legal: Any, limit: int = 12) -> str:
+    """' (did you mean X? legal: a, b, c)', for the end of an error line."""
+    names = sorted(map(str, legal))
+    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    shown = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    return (f" (did you mean {near[0]}?" if near else " (") + f"{' ' if near else ''}legal: {shown})"
+
+
+def check(builder: Callable, arguments: Mapping[str, Any], at: str) -> None:
+    """Refuse unknown arguments, missing arguments and values out of range. ``at`` is the configuration path, as 'agent'."""
+    signature = inspect.signature(builder)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    ranges = ranges_of(builder)
+    for name, value in arguments.items():
+        if name not in ranges:
+            if takes_any:
+                continue
+            raise Refusal(f"{at}.{name}: {builder.__module__}.{builder.__name__} takes no {name!r}{closest(name, ranges)}")
+        if not ranges[name].accepts(value):
+            raise Refusal(f"{at}.{name}={value!r} is not legal: it must be {ranges[name].describe()}")
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name not in arguments:
+            raise Refusal(f"{at}.{name} is missing: {builder.__module__}.{builder.__name__} needs it")
+
+
+def build(entry: Mapping[str, Any], *positional: Any) -> Any:
+    """Call the builder of a configuration entry. Nested entries (values with ``_target_``, also in lists) are built first,
+    with the same positional arguments, so combinators compose in the configuration file."""
+    arguments = {key: _resolve(value, positional) for key, value in entry.items() if key != "_target_"}
+    return locate(entry["_target_"])(*positional, **arguments)
+
+
+def _resolve(value: Any, positional: tuple[Any, ...]) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return build(value, *positional)
+    if isinstance(value, (list, tuple)):
+        return tuple(_resolve(v, positional) for v in value)
+    return value

@@ -1,0 +1,120 @@
+"""The records of exploration: bonuses, archives, goals and populations.
+
+Order everywhere: ``(state, key, inputs) -> (state, outputs)``.
+
+A bonus turns steps into rewards in three moves, each a pure function, so that a rollout, a replay batch and a test use the
+same code:
+
+1. ``score(state, transition) -> raw``: the bonus itself, on any leading shape. ``raw`` is an array, or for combinators a
+   tuple of them: only the bonus that made it reads it.
+2. ``calibrate(state, raw) -> state``: running statistics of normalisers learn from fresh ``raw`` [T, N], in time order.
+3. ``value(state, raw) -> reward``: raw turned into the reward the learner sees. Never changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+
+from envs.base import Key, PyTree, Spec, Transition
+from envs.builder import Refusal, closest
+
+
+class BonusInfo(NamedTuple):
+    """What a bonus declares. Composition is checked against it before anything compiles."""
+
+    needs: tuple[str, ...] = ("next_obs",)  # transition fields that ``observe``, ``score`` and ``update`` read; "info.X" for a key of info
+    stores: tuple[str, ...] = ()  # annotations that ``observe`` returns
+    episodic: bool = False  # keeps per-episode state in each lane, cleared by ``reset``
+    differentiable: bool = False  # ``score`` has gradients with respect to obs and action
+    scored: str = "batch"  # "step": scored once, from its annotation; "batch": scored from state whenever a batch is drawn
+    warmup: int = 0  # random steps per lane that ``observe`` should see before training
+    features: spaces.Space | None = None  # space of ``features``, un-batched
+    augments: bool = False  # the agent is given ``features`` beside its observation (SOFE)
+    intrinsic: bool = True  # False: no reward stream at all (exploration=none)
+    non_negative: bool = True  # raw >= 0 always
+
+
+class Bonus(NamedTuple):
+    """An exploration bonus over N lanes; see the module docstring. Made with ``bonus(...)``, which fills in the defaults."""
+
+    init: Callable[[Key], PyTree]
+    observe: Callable[[PyTree, Key, Transition], tuple[PyTree, dict]]  # transition [N], each step -> annotations [N]
+    score: Callable[[PyTree, Transition], PyTree]  # any leading shape -> raw
+    update: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (batch, aux)) -> (state, metrics); batch [T, N] or [B]
+    reset: Callable[[PyTree, jax.Array], PyTree]  # mask bool[N]: lanes whose episode ended
+    calibrate: Callable[[PyTree, PyTree], PyTree]  # raw [T, N], in time order -> state
+    value: Callable[[PyTree, PyTree], jax.Array]  # raw -> reward of the same leading shape
+    features: Callable[[PyTree, PyTree], jax.Array] | None  # (state, obs [N]) -> [N, ...]: sufficient statistics, encoded
+    info: BonusInfo
+
+
+def bonus(
+    *,
+    score: Callable,
+    info: BonusInfo,
+    init: Callable | None = None,
+    observe: Callable | None = None,
+    update: Callable | None = None,
+    reset: Callable | None = None,
+    calibrate: Callable | None = None,
+    value: Callable | None = None,
+    features: Callable | None = None,
+) -> Bonus:
+    """A ``Bonus`` whose left-out functions do nothing."""
+    return Bonus(
+        init=init or (lambda key: ()),
+        observe=observe or (lambda state, key, transition: (state, {})),
+        score=score,
+        update=update or (lambda state, key, inputs: (state, {})),
+        reset=reset or (lambda state, mask: state),
+        calibrate=calibrate or (lambda state, raw: state),
+        value=value or (lambda state, raw: raw),
+        features=features,
+        info=info,
+    )
+
+
+def none(spec: Spec) -> Bonus:
+    """No bonus: the agent sees the world's reward only."""
+    return bonus(score=lambda state, t: jnp.zeros_like(t.reward), info=BonusInfo(needs=(), intrinsic=False))
+
+
+def check_needs(made: Bonus, spec: Spec, name: str) -> None:
+    """Refuse a bonus that needs what the world does not give."""
+    for field in made.info.needs:
+        if field.startswith("info.") and field[5:] not in spec.info:
+            raise Refusal(f"exploration={name} needs {field}, which the world {spec.name!r} does not give{closest(field[5:], spec.info)}")
+
+
+class Archive(NamedTuple):
+    """States worth returning to. Snapshots are whatever the source can restore: state pytrees on JAX worlds."""
+
+    init: Callable[[Key, PyTree], PyTree]  # (key, snapshots [N] of fresh starts) -> state
+    insert: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (snapshots, transitions), both [T, N]) -> (state, what happened)
+    select: Callable[[PyTree, Key, int], tuple[PyTree, PyTree]]  # (state, key, n) -> (state, starts [n])
+
+
+class Goals(NamedTuple):
+    """Where the agent should try to go, and what it is paid for trying."""
+
+    init: Callable[[Key], PyTree]
+    propose: Callable[[PyTree, Key, PyTree], tuple[PyTree, PyTree]]  # (state, key, obs [N]) -> (state, goals [N])
+    reward: Callable[[PyTree, PyTree], jax.Array]  # (state, (transition, goals)) -> reward
+    tell: Callable[[PyTree, Key, PyTree], PyTree]  # (state, key, batch) -> state: what was reached
+    relabel: Callable[[PyTree, Key, PyTree], PyTree]  # (state, key, batch) -> batch with goals and rewards replaced
+
+
+class Population(NamedTuple):
+    """Methods that search over whole policies. Phases of different size compile apart."""
+
+    init: Callable[[Key], PyTree]
+    ask: Callable[[PyTree, Key, str], tuple[PyTree, PyTree]]  # (state, key, phase) -> (state, genomes [P, ...])
+    tell: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (genomes, evaluations)) -> (state, what happened)
+
+
+__all__ = ["Archive", "Bonus", "BonusInfo", "Goals", "Key", "Population", "PyTree", "Spec", "Transition", "bonus", "check_needs", "none"]

@@ -1,0 +1,189 @@
+"""Exact visit counts: b(s') = 1 / sqrt(N(s')), the tabular bonus of MBIE-EB (Strehl and Littman 2008) without its (s, a) form.
+
+N(s') counts all visits so far, of every lane, this step's included: with n lanes arriving in the same state at once each is paid
+for all n, so the order of lanes does not matter. The n-th visit of one lane is paid exactly 1/sqrt(n).
+
+What counts as a state is the ``key``:
+
+===============  ==========================================================================================================
+``state``        ``info["state_id"]``, the world's own number of the state; a plain array when the world declares how many
+``observation``  the observation, hashed into a table of ``capacity`` places (``exploration/hash_table.py``)
+a dotted path    a function (transition of one lane) -> number or array, hashed; its attribute ``needs`` lists the transition
+                 fields it reads, ("next_obs",) when it has none
+``auto``         ``state`` where the world declares how many states there are, else ``observation``
+===============  ==========================================================================================================
+
+A state that finds no place in a full table is worth 0, not 1: an uncounted state would stay new for ever. ``dropped`` in the
+metrics says that it happened. ``features`` (SOFE, arXiv 2310.18144) are 1/sqrt(N+1) of every state, the bonus that each would
+pay, before this step is counted; bounded, where raw counts grow for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from envs.base import Spec, Transition
+from envs.builder import FLAG, Anything, Choice, Integer, Refusal, closest, locate, options
+from exploration.base import Bonus, BonusInfo, bonus
+from exploration.hash_table import HashTable, hash_observation, hash_table, insert, lookup
+from exploration.normalizers import lead_ndim
+
+MAX_FEATURES = 4096  # more states than this are not handed to the agent
+
+
+class DenseCounts(NamedTuple):
+    visits: jax.Array  # uint32[num_states], or uint32[N, num_states] when episodic
+
+
+class HashedCounts(NamedTuple):
+    table: HashTable
+    visits: jax.Array  # uint32[capacity]
+
+
+@options(
+    key=Anything("auto, state, observation, or the import path of a function transition -> key"),
+    capacity=Integer(1),
+    scored=Choice(("step", "batch")),
+    episodic=FLAG,
+)
+def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str = "step", episodic: bool = False) -> Bonus:
+    """1/sqrt of the number of visits.
+
+    Args:
+      key: what a state is; see the module docstring.
+      capacity: places of the hash table, a power of two; keep it below 70 % full. Not used with a plain array.
+      scored: "step" pays what the state was worth when it was visited; "batch" what it is worth when the batch is scored.
+      episodic: count within each lane's episode. Needs a world that declares how many states it has, and scored="step".
+    """
+    if key == "auto":
+        key = "state" if spec.num_states else "observation"
+    dense = key == "state" and spec.num_states is not None
+    if episodic and not dense:
+        raise Refusal(f"counts with episodic=true needs a world that declares num_states and key=state; {spec.name!r} with key={key} does not")
+    if episodic and scored == "batch":
+        raise Refusal("counts with episodic=true is scored when the step is made; use scored=step")
+    identify, needs = key_function(spec, key)
+    make = _dense(spec.num_states, spec.lanes, identify, episodic) if dense else _hashed(capacity, identify, spec.axis)
+
+    def observe(state, key, transition):
+        del key
+        state, visits = make["visit"](state, transition)
+        return state, {"count_bonus": inverse_root(visits)} if scored == "step" else {}
+
+    def score(state, transition):
+        if scored == "step":
+            return transition.annotations["count_bonus"]
+        return inverse_root(make["look"](state, transition))
+
+    shown = dense and spec.num_states <= MAX_FEATURES
+    return bonus(
+        init=lambda key: make["init"](),
+        observe=observe,
+        score=score,
+        update=lambda state, key, inputs: (state, make["metrics"](state)),
+        reset=make.get("reset"),
+        features=make["features"] if shown else None,
+        info=BonusInfo(
+            needs=needs,
+            stores=("count_bonus",) if scored == "step" else (),
+            episodic=episodic,
+            scored=scored,
+            features=spaces.Box(0.0, 1.0, (spec.num_states,), np.float32) if shown else None,
+        ),
+    )
+
+
+def inverse_root(visits: jax.Array) -> jax.Array:
+    """1/sqrt(visits) f32; a state without visits counts as having its first; visits -1 (no place in the table) are worth 0."""
+    known = jnp.maximum(visits, 1).astype(jnp.float32)
+    return jnp.where(visits < 0, 0.0, 1.0 / jnp.sqrt(known))
+
+
+def key_function(spec: Spec, key: str) -> tuple[Callable[[Transition], jax.Array], tuple[str, ...]]:
+    """(transition of any leading shape -> state ids i32[...] or fingerprints uint32[..., 2], transition fields it reads)."""
+    if key == "state":
+        if spec.num_states is not None:
+            return lambda t: t.info["state_id"], ("info.state_id",)
+        return lambda t: hash_observation(t.info["state_id"], jnp.ndim(t.info["state_id"])), ("info.state_id",)
+    if key == "observation":
+        return lambda t: hash_observation(t.next_obs, lead_ndim(spec.observation, t.next_obs)), ("next_obs",)
+    if "." not in key:
+        legal = ("auto", "state", "observation")
+        raise Refusal(f"counts.key={key!r} is not legal{closest(key, legal)}; or give the import path of a function transition -> key")
+    function = locate(key, at="counts.key")
+
+    def identify(transition: Transition) -> jax.Array:
+        lead = lead_ndim(spec.observation, transition.next_obs)
+        batched = function
+        for _ in range(lead):
+            batched = jax.vmap(batched)
+        return hash_observation(batched(transition._replace(annotations={})), lead)
+
+    return identify, tuple(getattr(function, "needs", ("next_obs",)))
+
+
+def _dense(num_states: int, lanes: int, identify: Callable, episodic: bool) -> dict[str, Callable]:
+    """Counts in a plain array, indexed by the world's own state ids."""
+    shape = (lanes, num_states) if episodic else (num_states,)
+
+    def where(transition):
+        ids = identify(transition)
+        return (jnp.arange(lanes), ids) if episodic else (ids,)
+
+    def visit(state, transition):
+        visits = state.visits.at[where(transition)].add(jnp.uint32(1))
+        return DenseCounts(visits), _signed(visits[where(transition)])
+
+    def metrics(state):
+        seen = jnp.sum(state.visits > 0, axis=-1, dtype=jnp.int32)
+        return {"distinct_states": jnp.mean(seen.astype(jnp.float32))}  # episodic: so far in the episode, mean over lanes
+
+    def features(state, obs):
+        encoded = 1.0 / jnp.sqrt(state.visits.astype(jnp.float32) + 1.0)
+        return jnp.broadcast_to(encoded, (lanes, num_states))
+
+    made = {
+        "init": lambda: DenseCounts(jnp.zeros(shape, jnp.uint32)),
+        "visit": visit,
+        "look": lambda state, transition: _signed(state.visits[where(transition)]),
+        "metrics": metrics,
+        "features": features,
+    }
+    if episodic:
+        made["reset"] = lambda state, mask: DenseCounts(jnp.where(mask[:, None], jnp.uint32(0), state.visits))
+    return made
+
+
+def _hashed(capacity: int, identify: Callable, axis: str | None) -> dict[str, Callable]:
+    """Counts in a hash table, for keys that are not small numbers."""
+    hash_table(capacity)  # refuses a bad capacity now, not inside init
+
+    def visit(state, transition):
+        table, slots, _ = insert(state.table, identify(transition), axis)
+        visits = state.visits.at[jnp.where(slots < 0, capacity, slots)].add(jnp.uint32(1), mode="drop")
+        return HashedCounts(table, visits), jnp.where(slots < 0, -1, _signed(visits[slots]))
+
+    def look(state, transition):
+        slots = lookup(state.table, identify(transition))
+        absent = jnp.where(state.table.dropped > 0, -1, 0)  # never visited, unless states were dropped: then nobody knows
+        return jnp.where(slots < 0, absent, _signed(state.visits[slots]))
+
+    def metrics(state):
+        return {"distinct_states": state.table.size.astype(jnp.float32), "dropped": state.table.dropped.astype(jnp.float32)}
+
+    return {
+        "init": lambda: HashedCounts(hash_table(capacity), jnp.zeros((capacity,), jnp.uint32)),
+        "visit": visit,
+        "look": look,
+        "metrics": metrics,
+    }
+
+
+def _signed(visits: jax.Array) -> jax.Array:
+    return jnp.minimum(visits, jnp.uint32(2**31 - 1)).astype(jnp.int32)

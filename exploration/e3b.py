@@ -1,0 +1,154 @@
+"""E3B (arXiv 2210.05805): an episodic elliptical bonus in the feature space of an inverse-dynamics model.
+
+In every lane, from the start of its episode, with features phi of the states reached:
+
+    C_t = ridge I + sum_i phi_i phi_i^T,    b_t = phi_t^T C_{t-1}^{-1} phi_t
+    u = C^{-1} phi,    C^{-1} <- C^{-1} - u u^T / (1 + b)                       (Sherman-Morrison)
+
+phi = phi(next_obs) comes from an encoder trained to tell the action from two successive observations (``encoder="inverse"``), or
+left as it was initialised (``"random"``). The bonus is computed when the step is made, with the encoder of that moment.
+
+Departures. The first step of an episode pays nothing (``skip_first``), as published, and its successor enters C; the observation
+that the episode started from does not, which saves a second pass of the encoder per step. In float32 a repeated direction of very
+large features can make phi^T C^{-1} phi negative by rounding; then b = 0 and C^{-1} stays, so it cannot run away.
+
+``features`` (SOFE, arXiv 2310.18144) are ridge C^{-1}, the identity when an episode starts: its upper triangle, which with the
+encoder determines every bonus, or its diagonal, which does not but is k numbers instead of k(k+1)/2. They are sufficient for a
+fixed encoder only; the inverse encoder goes on learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from agents.networks import MLP, Torso, dummy
+from envs.base import PyTree, Spec
+from envs.builder import FLAG, POSITIVE, Choice, Integer, Refusal, Sizes, options
+from exploration.base import Bonus, BonusInfo, bonus
+from exploration.normalizers import lead_ndim
+from exploration.rnd import ADAM, fit, flatten_lead
+
+
+class E3BState(NamedTuple):
+    inverse: jax.Array  # f32[N, k, k]; C^{-1} of each lane's episode
+    params: PyTree  # {"encoder": ..., "head": ...}; the head only with encoder="inverse"
+    optimizer: PyTree  # Adam moments of params; () with encoder="random"
+
+
+def elliptical(inverse: jax.Array, phi: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(C^{-1} f32[..., k, k], phi f32[..., k]) -> (b = phi^T C^{-1} phi f32[...], inverse of C + phi phi^T)."""
+    u = jnp.einsum("...ij,...j->...i", inverse, phi)
+    b = jnp.einsum("...i,...i->...", phi, u)
+    gain = jnp.where(b > 0.0, 1.0 / (1.0 + jnp.maximum(b, 0.0)), 0.0)
+    scaled = u * gain[..., None]
+    return jnp.maximum(b, 0.0), inverse - scaled[..., :, None] * u[..., None, :]
+
+
+@options(
+    ridge=POSITIVE,
+    embedding=Integer(1),
+    hidden=Sizes(),
+    encoder=Choice(("inverse", "random")),
+    learning_rate=POSITIVE,
+    minibatches=Integer(1),
+    epochs=Integer(1),
+    skip_first=FLAG,
+    encoding=Choice(("triangle", "diagonal")),
+)
+def e3b(
+    spec: Spec,
+    *,
+    ridge: float = 0.1,
+    embedding: int = 32,
+    hidden: Sequence[int] = (128,),
+    encoder: str = "inverse",
+    learning_rate: float = 1e-3,
+    minibatches: int = 4,
+    epochs: int = 1,
+    skip_first: bool = True,
+    encoding: str = "triangle",
+) -> Bonus:
+    """Episodic elliptical bonus.
+
+    Args:
+      ridge: C starts as ridge times the identity; a first unit feature pays 1/ridge.
+      embedding: number k of features; each lane holds k x k numbers.
+      hidden: widths of the encoder's dense layers, and of the inverse model's.
+      encoder: "inverse" trains it to predict the action; "random" leaves it alone.
+      learning_rate, minibatches, epochs: Adam over every batch, for encoder="inverse".
+      skip_first: no bonus on the first step of an episode.
+      encoding: what SOFE shows the agent: the upper "triangle" of C^{-1}, or its "diagonal".
+    """
+    learns = encoder == "inverse"
+    discrete = isinstance(spec.action, spaces.Discrete)
+    if learns and not (discrete or isinstance(spec.action, spaces.Box)):
+        raise Refusal(f"e3b with encoder=inverse predicts Discrete or Box actions, not {type(spec.action).__name__}; use encoder=random")
+    encode = Torso(spec.observation, tuple(hidden), "relu", final=embedding)
+    outputs = int(spec.action.n) if discrete else int(np.prod(spec.action.shape or (1,)))
+    head = MLP(tuple(hidden), "relu", outputs)
+    rows, columns = np.triu_indices(embedding) if encoding == "triangle" else np.diag_indices(embedding)
+
+    def fresh():
+        return jnp.eye(embedding, dtype=jnp.float32) / ridge
+
+    def init(key):
+        encoder_key, head_key = jax.random.split(key)
+        params = {"encoder": encode.init(encoder_key, dummy(spec.observation))}
+        if learns:
+            params["head"] = head.init(head_key, jnp.zeros((1, 2 * embedding)))
+        inverse = jnp.broadcast_to(fresh(), (spec.lanes, embedding, embedding))
+        return E3BState(inverse, params, ADAM.init(params) if learns else ())
+
+    def observe(state, key, transition):
+        phi = encode.apply(state.params["encoder"], transition.next_obs)
+        b, inverse = elliptical(state.inverse, phi)
+        b = jnp.where(transition.first, 0.0, b) if skip_first else b
+        return state._replace(inverse=inverse), {"elliptical": b}
+
+    def loss(params, data, key):
+        obs, next_obs, action = data
+        pair = [encode.apply(params["encoder"], o) for o in (obs, next_obs)]
+        predicted = head.apply(params["head"], jnp.concatenate(pair, axis=-1))
+        if discrete:
+            taken = action.astype(jnp.int32)[:, None] - int(spec.action.start)
+            error = -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(predicted), taken, axis=-1))
+        else:
+            error = jnp.mean(jnp.square(predicted - action.reshape(predicted.shape).astype(jnp.float32)))
+        return error, {"inverse_loss": error}
+
+    def update(state, key, inputs):
+        batch, _ = inputs
+        data = flatten_lead((batch.obs, batch.next_obs, batch.action), lead_ndim(spec.observation, batch.next_obs))
+        params, optimizer, metrics = fit(
+            key, state.params, state.optimizer, data, loss, learning_rate=learning_rate, minibatches=minibatches, epochs=epochs
+        )
+        return state._replace(params=params, optimizer=optimizer), metrics
+
+    def reset(state, mask):
+        return state._replace(inverse=jnp.where(mask[:, None, None], fresh(), state.inverse))
+
+    def features(state, obs):
+        return ridge * state.inverse[:, rows, columns]
+
+    needs = ("next_obs",) + (("first",) if skip_first else ()) + (("obs", "action") if learns else ())
+    return bonus(
+        init=init,
+        observe=observe,
+        score=lambda state, transition: transition.annotations["elliptical"],
+        update=update if learns else None,
+        reset=reset,
+        features=features,
+        info=BonusInfo(
+            needs=needs,
+            stores=("elliptical",),
+            episodic=True,
+            scored="step",
+            features=spaces.Box(-1.0, 1.0, (len(rows),), np.float32),
+        ),
+    )

@@ -1,0 +1,63 @@
+"""The intrinsic reward stream: a bonus, normalised and clipped, with the settings of its stream.
+
+Beside the bonus's own arguments every ``exploration=`` entry has these: ``scale``, ``discount``, ``episodic``, ``normalize`` and
+``clip``. ``scale`` is the stream's weight (RND's c_int); the reward itself is left unscaled, so that raw, normalised and weighted
+rewards can be logged apart. The filter of ``normalize=reward_forward`` uses the stream's own ``discount``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from envs.base import Spec
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, POSITIVE, Anything, Choice, Optional, options
+from exploration import combinators
+from exploration.base import Bonus, check_needs
+
+
+class Intrinsic(NamedTuple):
+    """A bonus as a reward stream."""
+
+    bonus: Bonus
+    scale: jax.Array | float  # weight of the stream
+    discount: jax.Array | float
+    episodic: bool  # False: its returns continue across episode ends
+
+
+@options(
+    scale=NON_NEGATIVE,
+    discount=FRACTION,
+    episodic=FLAG,
+    normalize=Choice(("reward_forward", "std", "none")),
+    clip=Optional(POSITIVE),
+    name=Anything("the entry's name, for error lines"),
+)
+def intrinsic(
+    spec: Spec,
+    bonus: Bonus,
+    *,
+    scale: float = 1.0,
+    discount: float = 0.99,
+    episodic: bool = False,
+    normalize: str = "reward_forward",
+    clip: float | None = None,
+    name: str = "bonus",
+) -> Intrinsic:
+    """The stream of ``bonus``. Raises Refusal when the bonus needs what the world does not give.
+
+    Args:
+      scale: weight of the stream.
+      discount: of its returns, and of the normalising filter.
+      episodic: whether its returns end with the episode.
+      normalize: see ``exploration.combinators.normalize``.
+      clip: the normalised reward is limited to [-clip, clip]; None leaves it.
+      name: what error lines call the bonus.
+    """
+    check_needs(bonus, spec, name)
+    if bonus.info.intrinsic:
+        bonus = combinators.normalize(spec, bonus=bonus, by=normalize, discount=discount)
+        if clip is not None:
+            bonus = combinators.clip(spec, bonus=bonus, low=-clip, high=clip)
+    return Intrinsic(bonus, scale, discount, episodic)

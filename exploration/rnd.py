@@ -1,0 +1,204 @@
+"""Random network distillation (arXiv 1810.12894): the error of a network that learns to imitate a fixed random one.
+
+    b(s') = mean_j (predictor_j(x) - target_j(x))^2,      x = clip((s' - mean) / std, -5, 5)
+
+The target never changes; the predictor is trained on the states visited, so the error is small where the agent has been. Mean
+and std are of every element of the observation; they serve the two bonus networks only and learn from every step, after
+``warmup`` random steps per lane that come before training. The bonus belongs to the true successor, never to a reset observation.
+
+===================  =============================================  =======================================================
+observation          target                                         predictor
+===================  =============================================  =======================================================
+at least 36 x 36 px  convolutions (leaky ReLU), linear              convolutions (leaky ReLU), ``hidden`` (ReLU), linear
+anything else        flat floats, ``hidden`` (ReLU), linear         the same, seeded apart
+===================  =============================================  =======================================================
+
+Departures: statistics are updated at every step, not once per rollout; small observations use dense layers, and a target as small
+as the predictor; integer codes (MiniGrid) are taken as floats and normalised, as is common, Discrete observations as one-hot.
+The networks see the whole observation: the paper gives them the last frame of a stack, so with frame stacking give RND a world
+that shows one frame, or accept a different method. The defaults suit small worlds; the paper's for Atari are hidden=[512,512],
+embedding=512, warmup=6400, and update_proportion=0.25 with 128 lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from gymnasium import spaces
+
+from agents.networks import MLP, Convolutions, dummy, encoder_kind
+from envs.base import Key, PyTree, Spec
+from envs.builder import FRACTION, POSITIVE, Integer, Sizes, options
+from exploration.base import Bonus, BonusInfo, bonus
+from exploration.normalizers import Moments, lead_ndim, moments, standardize, update_moments
+
+ADAM = optax.scale_by_adam(eps=1e-8)  # the learning rate is applied apart, so that it may be traced
+
+
+class RNDState(NamedTuple):
+    target: PyTree  # parameters, never trained
+    predictor: PyTree  # parameters
+    optimizer: PyTree  # Adam moments of the predictor
+    moments: Moments  # of the elements of next_obs
+
+
+@options(
+    hidden=Sizes(),
+    embedding=Integer(1),
+    learning_rate=POSITIVE,
+    update_proportion=FRACTION,
+    minibatches=Integer(1),
+    epochs=Integer(1),
+    clip=POSITIVE,
+    warmup=Integer(0),
+)
+def rnd(
+    spec: Spec,
+    *,
+    hidden: Sequence[int] = (128, 128),
+    embedding: int = 128,
+    learning_rate: float = 1e-4,
+    update_proportion: float = 1.0,
+    minibatches: int = 4,
+    epochs: int = 1,
+    clip: float = 5.0,
+    warmup: int = 512,
+) -> Bonus:
+    """Random network distillation.
+
+    Args:
+      hidden: widths of the dense layers; for pixels the predictor's only.
+      embedding: width of the random features.
+      learning_rate: Adam's, for the predictor.
+      update_proportion: share of the samples, drawn anew each time, that the predictor is trained on; with more lanes use less.
+      minibatches, epochs: passes over each batch. Samples that do not fill a minibatch are left out of that pass, at random.
+      clip: bound of the normalised observation.
+      warmup: random steps per lane from which the first statistics come.
+    """
+    space = float_space(spec.observation)
+    pixels = encoder_kind(space) == "cnn"
+    target_net = Embedder(space, () if pixels else tuple(hidden), embedding)
+    predictor_net = Embedder(space, tuple(hidden), embedding)
+
+    def inputs(state, next_obs):
+        lead = lead_ndim(spec.observation, next_obs)
+        return standardize(state.moments, to_floats(spec.observation, next_obs), lead, clip)
+
+    def init(key):
+        target_key, predictor_key = jax.random.split(key)
+        example = dummy(space)
+        predictor = predictor_net.init(predictor_key, example)
+        elements = moments(dummy(space, lead=()))
+        return RNDState(target_net.init(target_key, example), predictor, ADAM.init(predictor), elements)
+
+    def observe(state, key, transition):
+        floats = to_floats(spec.observation, transition.next_obs)
+        return state._replace(moments=update_moments(state.moments, floats, 1)), {}
+
+    def score(state, transition):
+        x = inputs(state, transition.next_obs)
+        error = predictor_net.apply(state.predictor, x) - target_net.apply(state.target, x)
+        return jax.lax.stop_gradient(jnp.mean(jnp.square(error), axis=-1))
+
+    def loss(predictor, data, key):
+        x, wanted = data
+        error = jnp.mean(jnp.square(predictor_net.apply(predictor, x) - wanted), axis=-1)
+        kept = jax.random.uniform(key, error.shape) < update_proportion
+        mean = jnp.sum(jnp.where(kept, error, 0.0)) / jnp.maximum(jnp.sum(kept, dtype=jnp.float32), 1.0)
+        return mean, {"predictor_loss": mean}
+
+    def update(state, key, inputs_):
+        batch, _ = inputs_
+        x = inputs(state, batch.next_obs)  # before flattening: the compiler shares this, and the targets, with ``score``
+        wanted = target_net.apply(state.target, x)
+        data = flatten_lead((x, wanted), wanted.ndim - 1)
+        predictor, optimizer, metrics = fit(
+            key, state.predictor, state.optimizer, data, loss, learning_rate=learning_rate, minibatches=minibatches, epochs=epochs
+        )
+        return state._replace(predictor=predictor, optimizer=optimizer), metrics
+
+    info = BonusInfo(needs=("next_obs",), scored="batch", warmup=warmup)
+    return bonus(init=init, observe=observe, score=score, update=update, info=info)
+
+
+class Embedder(nn.Module):
+    """Float observations [..., *shape] -> f32 [..., embedding]."""
+
+    space: spaces.Space  # a space of floats
+    hidden: Sequence[int]
+    embedding: int
+
+    @nn.compact
+    def __call__(self, obs):
+        inner = self.space.spaces if isinstance(self.space, spaces.Dict) else {"": self.space}
+        parts = []
+        for name, space in inner.items():
+            part = obs[name] if name else obs
+            lead = part.shape[: part.ndim - len(space.shape)]
+            pixels = encoder_kind(space) == "cnn"
+            parts.append(Convolutions(space, "leaky_relu")(part) if pixels else part.reshape(*lead, -1))
+        return MLP(tuple(self.hidden), "relu", self.embedding)(jnp.concatenate(parts, axis=-1))
+
+
+def float_space(space: spaces.Space) -> spaces.Space:
+    """The space of ``to_floats(space, obs)``."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({name: float_space(inner) for name, inner in space.spaces.items()})
+    shape = (int(space.n),) if isinstance(space, spaces.Discrete) else space.shape
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def to_floats(space: spaces.Space, obs: PyTree) -> PyTree:
+    """Observations as f32; Discrete ones as one-hot. Any leading shape."""
+    if isinstance(space, spaces.Dict):
+        return {name: to_floats(inner, obs[name]) for name, inner in space.spaces.items()}
+    if isinstance(space, spaces.Discrete):
+        return jax.nn.one_hot(obs - int(space.start), int(space.n), dtype=jnp.float32)
+    return obs.astype(jnp.float32)
+
+
+def flatten_lead(tree: PyTree, lead: int) -> PyTree:
+    """Merge the first ``lead`` axes of every leaf into one."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[lead:]), tree)
+
+
+def fit(
+    key: Key,
+    params: PyTree,
+    optimizer: PyTree,
+    data: PyTree,
+    loss: Callable[[PyTree, PyTree, Key], tuple[jax.Array, dict]],
+    *,
+    learning_rate: jax.Array | float,
+    minibatches: int,
+    epochs: int,
+) -> tuple[PyTree, PyTree, dict]:
+    """Adam over shuffled minibatches of ``data`` [B, ...], ``epochs`` times -> (params, optimizer state, mean metrics).
+
+    ``loss(params, minibatch, key) -> (f32[], metrics)``. Minibatches have B // minibatches samples; the rest sits this pass out.
+    """
+    samples = jax.tree.leaves(data)[0].shape[0]
+    minibatches = min(minibatches, samples)
+    size = samples // minibatches
+    shuffle_key, loss_key = jax.random.split(key)
+    orders = jax.vmap(lambda k: jax.random.permutation(k, samples))(jax.random.split(shuffle_key, epochs))
+    indices = orders[:, : minibatches * size].reshape(epochs * minibatches, size)
+
+    def step(carry, inputs):
+        params, optimizer = carry
+        index, key = inputs
+        minibatch = jax.tree.map(lambda x: x[index], data)
+        grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, key)
+        updates, optimizer = ADAM.update(grads, optimizer)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+        return (params, optimizer), metrics
+
+    keys = jax.random.split(loss_key, epochs * minibatches)
+    (params, optimizer), metrics = jax.lax.scan(step, (params, optimizer), (indices, keys))
+    return params, optimizer, jax.tree.map(jnp.mean, metrics)

@@ -1,0 +1,202 @@
+"""Members side by side: how one member's pure functions become a program for all of them.
+
+=========  ==================================================================================================================
+``vmap``   one program, members are a leading axis. Fast on an accelerator; agrees with single runs within rounding.
+``shard``  the same, members spread over the local devices; on a CPU over its cores (each a device of its own).
+``map``    one member's program called for each member in turn: bit-equal to single runs, by construction.
+=========  ==================================================================================================================
+
+Every program is compiled ahead of time, so a second compilation is impossible: a changed shape is an error instead. The
+number of iterations is an argument of the compiled loop, so one program serves segments of any length, and cutting a run
+into other segments changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from envs.builder import Refusal
+from runners import memory
+from runners import metrics as m
+from runners.base import Clock, Runner
+
+AXIS = "members"
+BATCHINGS = ("vmap", "shard", "map")
+
+
+def member_functions(make_runner: Callable[[dict], Runner]):
+    """Pure functions of one member, each taking that member's traced hyper-parameters."""
+
+    def init(key, hyper):
+        return make_runner(hyper).init(key)
+
+    def step(state, hyper, clock):
+        return make_runner(hyper).step(state, clock)
+
+    def evaluate(state, key, hyper):
+        return m.typed(make_runner(hyper).evaluate(state, key))
+
+    return init, step, evaluate
+
+
+def vectorised(make_runner):
+    """(init, segment, evaluate) over a leading member axis, in one program."""
+    init_one, step_one, evaluate_one = member_functions(make_runner)
+    steps = jax.vmap(step_one, in_axes=(0, 0, None), axis_name=AXIS)
+
+    def init(keys, hyper):
+        # one member after the other: several QR decompositions in one vmapped program hang some versions of jaxlib on a CPU
+        alone = jax.vmap(init_one, axis_name=AXIS)
+        states = jax.lax.map(lambda x: jax.tree.map(lambda leaf: leaf[0], alone(*jax.tree.map(lambda leaf: leaf[None], x))), (keys, hyper))
+        return jax.tree.map(strong, states)
+
+    def segment(states, accumulator, hyper, start, count, total):
+        def body(i, carry):
+            states, accumulator = carry
+            iteration = start + i
+            clock = Clock(iteration, iteration.astype(jnp.float32) / total.astype(jnp.float32))
+            states, metrics = steps(states, hyper, clock)
+            return states, m.combine(accumulator, metrics)
+
+        states, accumulator = jax.lax.fori_loop(0, count, body, (states, accumulator))
+        return states, accumulator, all_finite(states)
+
+    def evaluate(states, keys, hyper):
+        return jax.vmap(evaluate_one, axis_name=AXIS)(states, keys, hyper)
+
+    return init, segment, evaluate, steps
+
+
+def strong(x):
+    """The array without its weak type: checkpoints do not keep weak types, and a changed type would mean another program."""
+    return jax.lax.convert_element_type(x, x.dtype) if hasattr(x, "dtype") else jnp.asarray(x)
+
+
+def all_finite(state, largest: int = 2**24) -> jax.Array:
+    """bool[M]: whether every floating-point number of the member's state is finite. Leaves of more than ``largest`` numbers
+    per member (replay buffers) are not read: what they feed is."""
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating) and x[0].size <= largest]
+    return jnp.stack([jnp.all(jnp.isfinite(x.reshape(x.shape[0], -1)), axis=1) for x in leaves]).all(axis=0)
+
+
+class Batch:
+    """All members of a run: their states, and the compiled programs that move them on.
+
+    ``keys`` uint32 [M, 2]; ``hyper`` maps a configuration path to its values [M] (traced hyper-parameters).
+    In this order: ``plan`` (traces, estimates memory), ``compile``, then ``start`` or ``restore``, then ``run`` and the rest.
+    """
+
+    def __init__(self, make_runner: Callable[[dict], Runner], keys: jax.Array, hyper: dict[str, jax.Array], batching: str):
+        self.members, self.batching = keys.shape[0], batching
+        self._init, self._segment, self._evaluate, self._step = vectorised(make_runner)
+        self._sharding = None
+        if batching == "shard":
+            self._shard()
+        # groups of members that share one call of the program: all of them, or one by one
+        size = 1 if batching == "map" else self.members
+        self._groups = [
+            (self._place(keys[i : i + size]), self._place({k: v[i : i + size] for k, v in hyper.items()})) for i in range(0, self.members, size)
+        ]
+        self._states: list[Any] = []
+        self._accumulators: list[Any] = []
+        self._finite: list[Any] = []
+        self._compiled_evaluate = None
+
+    def _shard(self):
+        devices = jax.local_devices()
+        if self.members % len(devices):
+            raise Refusal(f"batching=shard: {self.members} members do not divide among {len(devices)} devices; set batching=vmap or seeds to a multiple")
+        mesh = Mesh(np.array(devices), ("devices",))
+        each, whole = PartitionSpec("devices"), PartitionSpec()
+        self._sharding = NamedSharding(mesh, each)
+
+        def shard(function, takes):
+            return jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=each, check_vma=False)
+
+        self._init = shard(self._init, (each, each))
+        self._segment = shard(self._segment, (each, each, each, whole, whole, whole))
+        self._evaluate = shard(self._evaluate, (each, each, each))
+
+    def _place(self, tree):
+        return jax.device_put(tree, self._sharding) if self._sharding else jax.tree.map(jnp.asarray, tree)
+
+    def plan(self) -> dict[str, int]:
+        """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""
+        keys, hyper = self._groups[0]
+        self._traced_init = jax.jit(self._init).trace(keys, hyper)
+        states = self._shaped(self._traced_init.out_info)
+        clock = Clock(jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
+        _, metrics = jax.eval_shape(self._step, states, hyper, clock)
+        self._template = states, self._shaped(metrics)
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        self._traced_segment = jax.jit(self._segment, donate_argnums=(0, 1)).trace(*self._template, hyper, number, number, number)
+        one = memory.tree_bytes(states)
+        others = one * (len(self._groups) - 1)
+        return {"state": one + others, "peak": max(one, memory.peak_bytes(self._traced_segment.jaxpr.jaxpr)) + others}
+
+    def _shaped(self, tree):
+        return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._sharding), tree)
+
+    def compile(self) -> None:
+        self._run = self._traced_segment.lower().compile()
+
+    def start(self) -> None:
+        """Fresh states for every member."""
+        init = self._traced_init.lower().compile()
+        self._states = [init(keys, hyper) for keys, hyper in self._groups]
+        self._accumulators = [self._fresh() for _ in self._groups]
+
+    def _fresh(self):
+        return self._place(m.empty(self._template[1]))
+
+    def run(self, start: int, count: int, total: int) -> None:
+        """``count`` iterations of every member, from iteration ``start`` of ``total``. Blocks until they are done."""
+        clock = (np.int32(start), np.int32(count), np.int32(total))
+        self._finite = []
+        for g, (_, hyper) in enumerate(self._groups):
+            self._states[g], self._accumulators[g], finite = self._run(self._states[g], self._accumulators[g], hyper, *clock)
+            self._finite.append(finite)
+        jax.block_until_ready(self._finite)
+
+    def finite(self) -> np.ndarray:
+        """bool[M]: whether each member's state was finite after the last ``run``."""
+        return np.concatenate([np.asarray(f) for f in self._finite])
+
+    def take_metrics(self) -> list[dict[str, Any]]:
+        """Each member's metrics since the last call, as Python numbers."""
+        host = jax.device_get(self._accumulators)
+        self._accumulators = [self._fresh() for _ in self._groups]
+        return self._split(host)
+
+    def _split(self, groups):
+        size = self.members // len(self._groups)
+        return [m.to_host(group, i) for group in groups for i in range(size)]
+
+    def evaluate(self, keys: jax.Array) -> list[dict[str, Any]]:
+        """Each member's evaluation in worlds of its own; ``keys`` uint32 [M, 2]. Compiles on first use."""
+        size = self.members // len(self._groups)
+        parts = [self._place(keys[i : i + size]) for i in range(0, self.members, size)]
+        if self._compiled_evaluate is None:
+            self._compiled_evaluate = jax.jit(self._evaluate).lower(self._states[0], parts[0], self._groups[0][1]).compile()
+        return self._split(jax.device_get([self._compiled_evaluate(s, k, h) for s, k, (_, h) in zip(self._states, parts, self._groups, strict=True)]))
+
+    def snapshot(self) -> Any:
+        """Everything needed to continue: (states, accumulators), as numpy arrays with a leading axis over all members."""
+        host = jax.device_get([(s, a) for s, a in zip(self._states, self._accumulators, strict=True)])
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *host) if len(host) > 1 else host[0]
+
+    def template(self) -> Any:
+        """Shapes and dtypes of ``snapshot``."""
+        return jax.tree.map(lambda s: jax.ShapeDtypeStruct((self.members, *s.shape[1:]), s.dtype), self._template)
+
+    def restore(self, snapshot: Any) -> None:
+        size = self.members // len(self._groups)
+        parts = [jax.tree.map(lambda x: x[i : i + size], snapshot) for i in range(0, self.members, size)]  # noqa: B023
+        placed = [self._place(part) for part in parts]
+        self._states, self._accumulators = [p[0] for p in placed], [p[1] for p in placed]

@@ -1,0 +1,154 @@
+"""The command line. ``--help`` and ``list`` are answered from files, before Hydra or jax are imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+HELP = """Farlands: research on exploration in reinforcement learning.
+
+  scripts/farlands train [key=value ...]     run an experiment, all seeds at once; the same command resumes it
+  scripts/farlands train -m key=a,b [...]    sweep: one run for every combination
+  scripts/farlands resume RUN                go on with a run that was stopped
+  scripts/farlands list [KIND]               agents, envs, exploration, runners, experiments, runs
+
+  scripts/farlands train exploration=rnd env=xminigrid seeds=4 total_steps=1_000_000
+  scripts/farlands train vmap.exploration.scale=[0.1,1]     several values in one compiled program
+
+Choices and their defaults are the files under configs/; 'train --help' lists them."""
+KINDS = {"agents": "agent", "envs": "env", "exploration": "exploration", "runners": "runner", "experiments": "experiment"}
+
+
+def main() -> None:
+    """Entry point; exits with 0, 1 (a run failed), 2 (refused), or 128 + signal."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    from envs.builder import Refusal  # light: no jax
+
+    try:
+        refuse_shadowed()
+        command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+        if command in ("-h", "--help", "help"):
+            print(HELP)
+            return 0
+        if command not in COMMANDS:
+            from envs.builder import closest
+
+            raise Refusal(f"unknown command {command!r}{closest(command, COMMANDS)}; as: scripts/farlands train seeds=4")
+        return COMMANDS[command](rest)
+    except Refusal as error:
+        print(f"farlands: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("farlands: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def refuse_shadowed() -> None:
+    """Refuse to start when another distribution's package hides one of ours (OpenAI's agents SDK installs ``agents``)."""
+    from envs.builder import Refusal
+
+    for name in ("agents", "envs", "exploration", "runners"):
+        found = importlib.util.find_spec(name)
+        place = Path(found.origin).resolve().parent if found and found.origin else None
+        if place != ROOT / name:
+            raise Refusal(f"the package {name!r} is taken from {place}, not from {ROOT / name}: another distribution hides it; use scripts/farlands, or uninstall that one")
+
+
+def list_command(arguments: list[str]) -> int:
+    from envs.builder import Refusal, closest
+
+    wanted = arguments or list(KINDS)
+    for kind in wanted:
+        if kind == "runs":
+            list_runs()
+            continue
+        if kind not in KINDS:
+            raise Refusal(f"list {kind}: there is no such list{closest(kind, [*KINDS, 'runs'])}")
+        group = KINDS[kind]
+        print(f"{kind} ({group}=...)")
+        for file in sorted((CONFIGS / group).rglob("*.yaml")):
+            first = file.read_text().partition("\n")[0]
+            print(f"  {str(file.relative_to(CONFIGS / group).with_suffix('')):<24} {first.lstrip('# ') if first.startswith('#') else ''}")
+    return 0
+
+
+def list_runs() -> None:
+    print("runs")
+    for config in sorted(Path("runs").glob("*/config.yaml")):
+        run = config.parent
+        summary = run / "summary.json"
+        newest = max((int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit()), default=0)
+        state = f"finished, {json.loads(summary.read_text())['steps']:,} steps" if summary.exists() else f"stopped, checkpoint at iteration {newest}" if newest else "no checkpoint yet"
+        print(f"  {run}  {state}")
+
+
+def train_command(arguments: list[str]) -> int:
+    if any(a in ("-h", "--help") for a in arguments):
+        print("scripts/farlands train [key=value ...]\n")
+        list_command([])
+        print("\n" + (CONFIGS / "train.yaml").read_text())
+        return 0
+    if any(a in ("-m", "--multirun") for a in arguments):
+        from runners.multirun import multirun
+
+        return multirun([a for a in arguments if a not in ("-m", "--multirun")])
+    from runners.compose import compose
+
+    return execute(compose(arguments))
+
+
+def resume_command(arguments: list[str]) -> int:
+    from envs.builder import Refusal
+    from runners.rundir import read_config
+
+    if len(arguments) != 1:
+        raise Refusal("resume takes one run directory, as: scripts/farlands resume runs/NAME; 'scripts/farlands list runs' shows them")
+    path = Path(arguments[0])
+    config = read_config(path)
+    return execute(config | {"run_dir": str(path)}, resuming=True)
+
+
+def execute(config: dict, resuming: bool = False) -> int:
+    """Train ``config`` in this process. jax is imported here, after its flags are set."""
+    from runners import devices
+
+    seeds = config.get("seeds")
+    count = seeds if isinstance(seeds, int) else len(seeds) if isinstance(seeds, list) else 1
+    for values in leaves(config.get("vmap") or {}):
+        count *= max(len(values), 1) if isinstance(values, list) else 1
+    count = 2 if config.get("debug") is True else max(count, 1)
+    batching, cores = devices.resolve_batching(str(config.get("batching")), count)
+    devices.prepare(cores)
+
+    from runners.loop import Stopped
+    from runners.train import advice, last_line, train
+
+    try:
+        summary = train(config, batching, Path("runs"), resuming)
+    except Stopped as stopped:
+        print(f"farlands: stopped by {stopped}; {advice(stopped.run_dir)}", file=sys.stderr)
+        return 128 + stopped.number
+    print(last_line(summary))
+    return 0
+
+
+def leaves(tree: dict):
+    for value in tree.values():
+        if isinstance(value, dict):
+            yield from leaves(value)
+        else:
+            yield value
+
+
+COMMANDS = {"train": train_command, "resume": resume_command, "list": list_command}

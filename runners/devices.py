@@ -1,0 +1,49 @@
+"""What must be decided before jax is imported: devices, flags, caches. This module never imports jax itself."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
+
+
+def on_cpu() -> bool:
+    """Whether jax will run on the CPU (asked for, or no accelerator's plug-in is there)."""
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    if wanted:
+        return wanted.split(",")[0] == "cpu"
+    names = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    return not any(name.startswith(("jax-cuda", "jax-rocm", "libtpu", "jax-metal")) for name in names)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_batching(batching: str, members: int) -> tuple[str, int]:
+    """(batching, CPU devices) for ``batching=auto`` and the rest: the largest number of cores that divides the members."""
+    if batching not in ("auto", "shard") or not on_cpu():
+        return ("vmap" if batching == "auto" else batching), 1
+    count = max(d for d in range(1, cores() + 1) if members % d == 0)
+    return ("vmap" if count == 1 and batching == "auto" else "shard"), count
+
+
+def prepare(devices: int) -> None:
+    """Set the environment for jax: CPU devices, the persistent compilation cache, and a cure for a hang.
+
+    jaxlib 0.10 on a CPU with two cores never returns from some vmapped loops unless its concurrency-optimised scheduler is off.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if on_cpu():
+        if devices > 1 and "xla_force_host_platform_device_count" not in flags:
+            flags += f" --xla_force_host_platform_device_count={devices}"
+        version = tuple(int(x) for x in importlib.metadata.version("jaxlib").split(".")[:2])
+        if version >= (0, 10) and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
+            flags += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+        os.environ["XLA_FLAGS"] = flags.strip()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

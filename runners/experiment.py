@@ -1,0 +1,181 @@
+"""From a plain configuration to an experiment: the settings of the run, its members, and the function that makes a runner.
+
+Everything is checked here, before jax compiles anything: keys, ranges, what a bonus needs and a world gives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from envs.base import Environment, Spec
+from envs.builder import FLAG, Anything, Choice, Integer, Optional, Refusal, build, check, closest, locate, ranges_of
+from exploration.intrinsic import Intrinsic, intrinsic
+from runners.batching import AXIS, BATCHINGS
+from runners.base import Runner
+from runners.compose import flatten
+
+PARTS = ("env", "agent", "runner", "exploration")
+SETTINGS = {
+    "seeds": Anything("a count, or a list of whole numbers, as [0,1,2]"),
+    "total_steps": Integer(1),
+    "vmap": Anything(),
+    "run_dir": Anything(),
+    "overwrite": FLAG,
+    "batching": Choice(("auto", *BATCHINGS)),
+    "segments": Integer(1),
+    "evaluations": Integer(0),
+    "debug": FLAG,
+    "checkpoint.seconds": Integer(0),
+    "checkpoint.keep": Integer(1),
+}
+DEBUG = {"total_steps": 2048, "segments": 4, "seeds": 2, "checkpoint.seconds": 0}
+STREAM = tuple(p for p in inspect.signature(intrinsic).parameters if p not in ("spec", "bonus", "name"))
+
+
+class Member(NamedTuple):
+    """One line of every table: a seed, with one value for each traced hyper-parameter."""
+
+    seed: int
+    hyper: dict[str, float]
+
+    def label(self) -> str:
+        return " ".join([f"seed={self.seed}", *(f"{path}={value:g}" for path, value in self.hyper.items())])
+
+
+class Experiment(NamedTuple):
+    config: dict[str, Any]  # resolved, plain
+    members: list[Member]
+    make_runner: Callable[[dict[str, Any]], Runner]  # traced hyper-parameters of one member -> Runner
+
+    @property
+    def name(self) -> str:
+        part = lambda name: self.config[name]["_target_"].rpartition(".")[2]  # noqa: E731
+        world = self.config["env"].get("id") or part("env")
+        return "-".join(str(x).replace("/", "_") for x in (world, part("agent"), part("exploration")))
+
+
+def experiment(config: Mapping[str, Any]) -> Experiment:
+    """The checked experiment of a resolved configuration. Raises Refusal for the first thing that is wrong."""
+    config = {key: value for key, value in config.items()}
+    for part in PARTS:
+        if not isinstance(config.get(part), Mapping) or "_target_" not in config[part]:
+            raise Refusal(f"{part} is missing from the configuration; choose one, as {part}=...")
+    settings(config)
+    for part in PARTS:
+        config[part] = whole_numbers(config[part], locate(config[part]["_target_"], f"{part}._target_"))
+    check_parts(config)
+    swept = {path: list(values) if isinstance(values, (list, tuple)) else [values] for path, values in flatten(config["vmap"]).items()}
+    for path, values in swept.items():
+        check_swept(config, path, values)
+    combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    members = [Member(seed, hyper) for hyper in combinations for seed in config["seeds"]]
+    return Experiment(config, members, lambda hyper: make_runner(replaced(config, hyper)))
+
+
+def settings(config: dict[str, Any]) -> None:
+    """Check and complete the top-level settings, in place."""
+    unknown = set(config) - {k.split(".")[0] for k in SETTINGS} - set(PARTS)
+    if unknown:
+        raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
+    if config["debug"]:
+        for path, value in DEBUG.items():
+            put(config, path, value)
+    for key, legal in SETTINGS.items():
+        value = get(config, key)
+        if isinstance(value, float) and value.is_integer() and isinstance(legal, Integer):
+            value = int(value)
+            put(config, key, value)
+        if not legal.accepts(value):
+            raise Refusal(f"{key}={value!r} is not legal: it must be {legal.describe()}")
+    seeds = config["seeds"]
+    if Integer(1).accepts(seeds):
+        seeds = list(range(seeds))
+    if not (isinstance(seeds, (list, tuple)) and seeds and all(Integer(0, 2**32 - 1).accepts(s) for s in seeds)):
+        raise Refusal(f"seeds={config['seeds']!r} is not legal: it must be {SETTINGS['seeds'].describe()}")
+    if len(set(seeds)) != len(seeds):
+        raise Refusal(f"seeds={seeds} names a seed twice: the same run would be counted as two")
+    config["seeds"] = list(seeds)
+
+
+def whole_numbers(entry: Mapping[str, Any], builder: Callable) -> dict[str, Any]:
+    """``entry`` with floats that are whole (1e5) turned into the integers that ``builder`` wants."""
+    kinds = ranges_of(builder)
+
+    def fix(name, value):
+        kind = kinds.get(name)
+        kind = kind.inner if isinstance(kind, Optional) else kind
+        return int(value) if isinstance(kind, Integer) and isinstance(value, float) and value.is_integer() else value
+
+    return {name: fix(name, value) for name, value in entry.items()}
+
+
+def check_parts(config: Mapping[str, Any]) -> None:
+    for part in PARTS:
+        entry = dict(config[part])
+        builder = locate(entry.pop("_target_"), f"{part}._target_")
+        if part == "exploration":
+            stream = {key: entry.pop(key) for key in STREAM if key in entry}
+            check(intrinsic, stream, part)
+        check(builder, entry, part)
+
+
+def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None:
+    """A ``vmap.<path>`` must name a number that may be traced, with legal values only."""
+    part, _, name = path.partition(".")
+    if part not in PARTS or not name or "." in name:
+        raise Refusal(f"vmap.{path}: only numbers of {', '.join(PARTS)} can differ between members, as vmap.exploration.scale=[0.1,1]")
+    builder = intrinsic if part == "exploration" and name in STREAM else locate(config[part]["_target_"])
+    ranges = ranges_of(builder)
+    if name not in ranges:
+        legal = [n for n, kind in (ranges | (ranges_of(intrinsic) if part == "exploration" else {})).items() if kind.traceable]
+        raise Refusal(f"vmap.{path}: {builder.__name__} takes no {name!r}{closest(name, legal)}")
+    if not ranges[name].traceable:
+        raise Refusal(f"vmap.{path}: {name} decides the shape of the program and cannot differ inside one; sweep it with -m {path}={','.join(map(str, values))}")
+    if not values:
+        raise Refusal(f"vmap.{path} is empty; give at least one value, as vmap.{path}=[0.1,1]")
+    for value in values:
+        if value is None or not ranges[name].accepts(value):
+            raise Refusal(f"vmap.{path}: {value!r} is not legal: it must be {ranges[name].describe()}")
+
+
+def make_runner(config: Mapping[str, Any]) -> Runner:
+    """The runner of one member. Called while tracing: hyper-parameters may be traced scalars."""
+    env: Environment = build(config["env"])
+    exploration = dict(config["exploration"])
+    stream = {key: exploration.pop(key) for key in STREAM if key in exploration}
+
+    def make_intrinsic(spec: Spec) -> Intrinsic:
+        return intrinsic(spec, build(exploration, spec), name=exploration["_target_"], **stream)
+
+    runner = dict(config["runner"])
+    return locate(runner.pop("_target_"))(env, lambda spec: build(config["agent"], spec), make_intrinsic, axis=AXIS, **runner)
+
+
+def replaced(config: Mapping[str, Any], hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with the values of ``hyper`` ({'exploration.scale': x}) put in."""
+    made = {key: dict(value) if key in PARTS else value for key, value in config.items()}
+    for path, value in hyper.items():
+        put(made, path, value)
+    return made
+
+
+def get(tree: Mapping[str, Any], path: str) -> Any:
+    for key in path.split("."):
+        tree = tree[key]
+    return tree
+
+
+def put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for key in parents:
+        tree = tree[key]
+    tree[last] = value
+
+
+def iterations_of(total_steps: int, steps_per_iteration: int) -> int:
+    """Iterations that give at least ``total_steps`` environment steps."""
+    return math.ceil(total_steps / steps_per_iteration)

@@ -1,0 +1,142 @@
+"""The one loop: members x segments, whatever the experiment.
+
+A segment is a fixed number of iterations and gives one line per member in ``metrics.jsonl``. Inside it the compiled program
+is called for about a second's worth of iterations at a time, so progress, Ctrl-C and checkpoints never wait long; how the
+iterations are cut changes no result. Between calls, and only there: progress, metrics, evaluation, checkpoints.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from runners import checkpoint
+from runners.batching import Batch
+from runners.experiment import Member
+from runners.progress import Reporter
+from runners.rundir import RunDirectory
+
+CALL_SECONDS = 1.0  # aimed length of one call of the compiled program
+EVALUATION_STREAM = 2**31 - 1  # keys of evaluations are derived from this and the iteration
+
+
+@dataclass
+class Remember:
+    """What the loop knows beside the members' states; part of every checkpoint."""
+
+    iteration: int = 0
+    seconds: float = 0.0  # spent stepping, over all starts of the run
+    frozen: dict[str, int] = field(default_factory=dict)  # member -> environment steps at which it stopped being finite
+    evaluations: list[list[dict[str, Any]]] = field(default_factory=list)  # per evaluation, per member
+    last_rows: list[dict[str, Any]] = field(default_factory=list)  # newest line of metrics per member
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; everything is saved."""
+
+    def __init__(self, number: int, run_dir: str):
+        super().__init__(signal.Signals(number).name)
+        self.number, self.run_dir = number, run_dir
+
+
+@dataclass
+class Loop:
+    """Drives a compiled ``Batch`` from where ``remember`` stands to the end."""
+
+    batch: Batch
+    members: list[Member]
+    directory: RunDirectory
+    total: int  # iterations
+    per_iteration: int  # environment steps per member
+    segments: int
+    evaluations: int
+    checkpoint_seconds: float
+    keep: int
+    remember: Remember
+    reporter: Reporter
+    headline: Callable[[list[dict]], str]  # metrics rows -> what the progress bar says
+    asked: int | None = None  # the signal that asked to stop
+
+    def run(self) -> None:
+        """Returns when all iterations are done. Raises Stopped after a signal, with a checkpoint written."""
+        handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._run()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number, frame) -> None:
+        if self.asked is not None:  # the second Ctrl-C does not wait
+            raise KeyboardInterrupt
+        self.asked = number
+        self.reporter.say(f"{signal.Signals(number).name}: saving a checkpoint (again to stop at once)")
+
+    def _run(self) -> None:
+        length = -(-self.total // self.segments)
+        evaluate_at = {-(-self.total * (i + 1) // self.evaluations) for i in range(self.evaluations)}
+        stops = sorted({*range(length, self.total, length), self.total, *evaluate_at})
+        saved, call = time.monotonic(), 1
+        note = self.headline(self.remember.last_rows)
+        while self.remember.iteration < self.total:
+            now = self.remember.iteration
+            until = next(s for s in stops if s > now)
+            count = min(call, until - now)
+            begin = time.monotonic()
+            self.batch.run(now, count, self.total)
+            elapsed = time.monotonic() - begin
+            call = max(1, int(count * min(4.0, CALL_SECONDS / max(elapsed, 1e-6))))
+            self.remember.iteration += count
+            self.remember.seconds += elapsed
+            self._freeze()
+            if self.remember.iteration == until:
+                if until % length == 0 or until == self.total:
+                    note = self._write_metrics()
+                if until in evaluate_at:
+                    self._evaluate()
+            self.reporter.advance(self.steps, note)
+            due = time.monotonic() - saved >= self.checkpoint_seconds
+            if self.asked is not None or due or self.remember.iteration == self.total:
+                self.save()
+                saved = time.monotonic()
+            if self.asked is not None and self.remember.iteration < self.total:
+                raise Stopped(self.asked, str(self.directory.path))
+
+    @property
+    def steps(self) -> int:
+        """Environment steps per member so far."""
+        return self.remember.iteration * self.per_iteration
+
+    def _freeze(self) -> None:
+        for i in np.flatnonzero(~self.batch.finite()):
+            if str(i) not in self.remember.frozen:
+                self.remember.frozen[str(i)] = self.steps
+                self.reporter.say(f"{self.members[i].label()}: a number stopped being finite by step {self.steps:,}; this member is frozen, the others go on")
+
+    def _write_metrics(self) -> str:
+        rows = []
+        for i, metrics in enumerate(self.batch.take_metrics()):
+            if str(i) not in self.remember.frozen:
+                rate = self.steps * len(self.members) / max(self.remember.seconds, 1e-9)
+                head = {"step": self.steps, "member": i, "seed": self.members[i].seed, **self.members[i].hyper}
+                rows.append(head | {"time/seconds": round(self.remember.seconds, 3), "time/steps_per_second": round(rate, 1)} | metrics)
+        self.directory.append(rows)
+        newest = {row["member"]: row for row in self.remember.last_rows} | {row["member"]: row for row in rows}
+        self.remember.last_rows = list(newest.values())
+        return self.headline(self.remember.last_rows)
+
+    def _evaluate(self) -> None:
+        def key(member):
+            return jax.random.fold_in(jax.random.fold_in(jax.random.PRNGKey(member.seed), EVALUATION_STREAM), self.remember.iteration)
+
+        found = self.batch.evaluate(np.stack([np.asarray(key(member)) for member in self.members]))
+        self.remember.evaluations.append([{"step": self.steps, **metrics} for metrics in found])
+
+    def save(self) -> None:
+        checkpoint.save(self.directory.checkpoints, self.remember.iteration, self.batch.snapshot(), asdict(self.remember), self.keep)

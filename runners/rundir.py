@@ -1,0 +1,172 @@
+"""The run directory: one folder per resolved configuration, found again by the same command.
+
+    runs/<name>-<hash>/ config.yaml manifest.json metrics.jsonl summary.json checkpoints/
+
+Every file is written whole to a neighbour and renamed, but for ``metrics.jsonl``, which grows by flushed lines.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from envs.builder import Refusal
+from runners.compose import COMMAND, flatten
+
+ROOT = Path(__file__).resolve().parent.parent
+# settings that say where and how a run goes, not what it computes
+NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint")
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that identify what a configuration computes."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IN_HASH}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    with open(draft, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+
+
+class RunDirectory:
+    """An opened (locked) run directory. Only one process writes to a run at a time."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self._lock = None
+        self._file = None
+
+    @classmethod
+    def open(cls, path: Path, config: Mapping[str, Any], overwrite: bool) -> RunDirectory:
+        """Open or make the directory for ``config``; refuse one that belongs to another configuration or process."""
+        directory = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            directory._lock = open(path / ".lock", "w")
+        except OSError as error:
+            raise Refusal(f"run_dir={path}: {error.strerror}; choose another with run_dir=...") from None
+        try:
+            fcntl.flock(directory._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Refusal(f"{path} is being written by another process; wait for it, or choose another with run_dir=...") from None
+        if overwrite:
+            for item in path.iterdir():
+                if item.name != ".lock":
+                    shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if (path / "config.yaml").exists():
+            differing = differences(read_config(path), config)
+            if differing:
+                key, old, new = differing[0]
+                more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+                raise Refusal(f"{path} holds another run: {key} is {old!r} there and {new!r} here{more}; choose another run_dir, or overwrite=true")
+        elif any(item.name != ".lock" for item in path.iterdir()):
+            raise Refusal(f"{path} is not empty and is not a run; choose another run_dir")
+        else:
+            write_atomically(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        return directory
+
+    def close(self) -> None:
+        for handle in (self._file, self._lock):
+            if handle:
+                handle.close()
+
+    def summary(self) -> dict[str, Any] | None:
+        """The results, when the run is finished."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "summary.json", json.dumps(summary, indent=1))
+
+    def write_manifest(self, plan: Mapping[str, Any]) -> None:
+        """Where and with what the run is made; every start of the process adds an entry."""
+        path = self.path / "manifest.json"
+        history = json.loads(path.read_text())["starts"] if path.exists() else []
+        entry = {"command": sys.argv, "machine": platform.node(), "platform": platform.platform(), "python": platform.python_version()}
+        entry |= {"versions": versions(), "commit": commit(), "plan": dict(plan)}
+        write_atomically(path, json.dumps({"starts": [*history, entry]}, indent=1))
+
+    def append(self, rows: list[Mapping[str, Any]]) -> None:
+        """Add lines to metrics.jsonl, flushed."""
+        if self._file is None:
+            self._file = open(self.metrics, "a")
+        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
+        self._file.flush()
+
+    def truncate_metrics(self, keep: Callable[[dict], bool]) -> None:
+        """Keep the lines for which ``keep`` holds; a half-written last line is dropped."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        kept = [row for row in read_metrics(self.path) if keep(row)]
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        assert isinstance(config, dict)
+        return config
+    except FileNotFoundError:
+        raise Refusal(f"{path} is not a run: it has no config.yaml; '{COMMAND} list runs' shows those in runs/") from None
+    except (OSError, AssertionError, yaml.YAMLError) as error:
+        raise Refusal(f"{path}/config.yaml cannot be read: {str(error).splitlines()[0] if str(error) else 'not a configuration'}") from None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without a half-written one at the end."""
+    rows = []
+    file = path / "metrics.jsonl"
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, old value, new value) of what a run computes, where they differ."""
+    a, b = (flatten({k: v for k, v in c.items() if k not in NOT_IN_HASH}) for c in (old, new))
+    missing = "nothing"
+    return [(key, a.get(key, missing), b.get(key, missing)) for key in sorted({*a, *b}) if a.get(key, missing) != b.get(key, missing)]
+
+
+def versions() -> dict[str, str]:
+    names = ("jax", "jaxlib", "flax", "optax", "gymnasium", "gymnax", "xminigrid", "hydra-core", "numpy", "orbax-checkpoint")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The checkout's commit, with + when tracked files differ from it; None outside git."""
+    try:
+        head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        dirty = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5).stdout.strip()
+        return head + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
