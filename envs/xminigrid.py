@@ -64,7 +64,7 @@ def xminigrid(
     absent = dict.fromkeys(("key", *constants))
 
     def observe(state):
-        grid, agent = jax.lax.optimization_barrier((state.grid, state.agent))
+        grid, agent = state.grid, state.agent
         row, column = agent.position
         if show_carried:
             grid = grid.at[row, column].set(agent.pocket)
@@ -94,10 +94,11 @@ def xminigrid(
 
         return draw(np.asarray(state.grid), jax.tree.map(np.asarray, state.agent), params.view_size)
 
-    high = [NUM_TILES - 1, NUM_COLORS - 1] + [4] * (view == "full")
-    shape = (params.height, params.width) if view == "full" else (params.view_size, params.view_size)
+    codes = [NUM_TILES, NUM_COLORS] + [5] * (view == "full")
+    sides = (params.height, params.width) if view == "full" else (params.view_size, params.view_size)
+    high = np.broadcast_to(np.uint8(codes) - np.uint8(1), (*sides, len(codes)))
     spec = Spec(
-        observation=spaces.Box(np.zeros((*shape, len(high)), np.uint8), np.broadcast_to(np.uint8(high), (*shape, len(high))), dtype=np.uint8),
+        observation=spaces.Box(np.zeros_like(high), high, dtype=np.uint8),
         action=spaces.Discrete(world.num_actions(params)),
         name=id,
         max_steps=int(params.max_steps),

@@ -169,37 +169,42 @@ def schedule(spec: Spec, *, bonus: Bonus, decay: float = 0.999, floor: float = 0
     """b * (floor + (1 - floor) decay^n), n the number of updates so far: calls of ``update``, not steps. On-policy that is once
     per rollout, off-policy once per learning call; choose ``decay`` accordingly."""
 
+    def factor(state):
+        return floor + (1.0 - floor) * state.own
+
     def update(state, key, inputs):
         inner, metrics = bonus.update(state.inner, key, inputs)
-        return Wrapped(inner, state.own * decay), {**metrics, "schedule": _factor(state.own)}
+        return Wrapped(inner, state.own * decay), {**metrics, "schedule": factor(state)}
 
-    def _factor(left):
-        return floor + (1.0 - floor) * left
+    def value(state, raw):
+        return factor(state) * bonus.value(state.inner, raw)
 
-    value = lambda state, raw: _factor(state.own) * bonus.value(state.inner, raw)  # noqa: E731
     return wrap(bonus, lambda: jnp.ones((), jnp.float32), update=update, value=value)
 
 
-@options(bonus=NESTED, by=Choice(("reward_forward", "std", "none")), discount=FRACTION)
-def normalize(spec: Spec, *, bonus: Bonus, by: str = "reward_forward", discount: float = 0.99) -> Bonus:
+@options(bonus=NESTED, by=Choice(("reward_forward", "std", "none")), filter_discount=FRACTION)
+def normalize(spec: Spec, *, bonus: Bonus, by: str = "reward_forward", filter_discount: float = 0.99) -> Bonus:
     """b divided by a running standard deviation, without subtracting a mean.
 
     by="reward_forward": of the discounted forward sums of b, per lane over time (RND); "std": of b itself (E3B); "none": b.
     """
     if by == "none":
         return bonus
-    if by == "reward_forward":
-        own, spread = lambda: forward_filter(spec.lanes), lambda own: deviation(own.moments)
-        learn = lambda own, rewards: update_forward_filter(own, rewards, discount)  # noqa: E731
-    else:
-        own, spread = lambda: moments(jnp.zeros(())), deviation
-        learn = lambda own, rewards: update_moments(own, rewards, rewards.ndim)  # noqa: E731
+    forward = by == "reward_forward"
+
+    def own():
+        return forward_filter(spec.lanes) if forward else moments(jnp.zeros(()))
 
     def calibrate(state, raw):
         inner = bonus.calibrate(state.inner, raw)
-        return Wrapped(inner, learn(state.own, bonus.value(inner, raw)))
+        rewards = bonus.value(inner, raw)
+        learnt = update_forward_filter(state.own, rewards, filter_discount) if forward else update_moments(state.own, rewards)
+        return Wrapped(inner, learnt)
 
-    return wrap(bonus, own, calibrate=calibrate, value=lambda state, raw: bonus.value(state.inner, raw) / spread(state.own))
+    def value(state, raw):
+        return bonus.value(state.inner, raw) / deviation(state.own.moments if forward else state.own)
+
+    return wrap(bonus, own, calibrate=calibrate, value=value)
 
 
 @options(bonus=NESTED, period=Integer(1))
@@ -209,10 +214,13 @@ def every(spec: Spec, *, bonus: Bonus, period: int = 2) -> Bonus:
     def update(state, key, inputs):
         calls = state.own + 1
         due = calls == period
-        skip = lambda: (state.inner, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run)[1]))  # noqa: E731
-        run = lambda: bonus.update(state.inner, key, inputs)  # noqa: E731
-        updated, metrics = jax.lax.cond(any_member(due, spec.axis), run, skip)
-        inner, metrics = jax.tree.map(lambda new, old: jnp.where(due, new, old), (updated, metrics), (state.inner, skip()[1]))
+
+        def run():
+            return bonus.update(state.inner, key, inputs)
+
+        skipped = state.inner, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run)[1])
+        found = jax.lax.cond(any_member(due, spec.axis), run, lambda: skipped)
+        inner, metrics = jax.tree.map(lambda new, old: jnp.where(due, new, old), found, skipped)  # members may be out of step
         return Wrapped(inner, jnp.where(due, 0, calls)), {**metrics, "updated": due.astype(jnp.float32)}
 
     return wrap(bonus, lambda: jnp.zeros((), jnp.int32), update=update)
@@ -233,7 +241,9 @@ def augment(spec: Spec, *, bonus: Bonus) -> Bonus:
 def ensemble(spec: Spec, *, bonus: Bonus, size: int = 3) -> Bonus:
     """The mean of ``size`` copies of a bonus, seeded apart. It has no features. Annotations and raw carry the copies on a last axis."""
     axes = Transition(*[None] * 8, annotations=-1)
-    split = lambda key: jax.random.split(key, size)  # noqa: E731
+
+    def split(key):
+        return jax.random.split(key, size)
 
     def update(state, key, inputs):
         state, metrics = jax.vmap(bonus.update, in_axes=(0, 0, (axes, None)))(state, split(key), inputs)

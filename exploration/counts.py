@@ -31,14 +31,14 @@ from gymnasium import spaces
 from envs.base import Spec, Transition
 from envs.builder import FLAG, Anything, Choice, Integer, Refusal, closest, locate, options
 from exploration.base import Bonus, BonusInfo, bonus
-from exploration.hash_table import HashTable, hash_observation, hash_table, insert, lookup
+from exploration.hash_table import HashTable, check_capacity, hash_observation, hash_table, insert, lookup
 from exploration.normalizers import lead_ndim
 
 MAX_FEATURES = 4096  # more states than this are not handed to the agent
 
 
 class DenseCounts(NamedTuple):
-    visits: jax.Array  # uint32[num_states], or uint32[N, num_states] when episodic
+    visits: jax.Array  # uint32[num_states], or uint32[N, num_states] when per_episode
 
 
 class HashedCounts(NamedTuple):
@@ -50,26 +50,26 @@ class HashedCounts(NamedTuple):
     key=Anything("auto, state, observation, or the import path of a function transition -> key"),
     capacity=Integer(1),
     scored=Choice(("step", "batch")),
-    episodic=FLAG,
+    per_episode=FLAG,
 )
-def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str = "step", episodic: bool = False) -> Bonus:
+def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str = "step", per_episode: bool = False) -> Bonus:
     """1/sqrt of the number of visits.
 
     Args:
       key: what a state is; see the module docstring.
       capacity: places of the hash table, a power of two; keep it below 70 % full. Not used with a plain array.
       scored: "step" pays what the state was worth when it was visited; "batch" what it is worth when the batch is scored.
-      episodic: count within each lane's episode. Needs a world that declares how many states it has, and scored="step".
+      per_episode: count within each lane's episode. Needs a world that declares how many states it has, and scored="step".
     """
     if key == "auto":
         key = "state" if spec.num_states else "observation"
     dense = key == "state" and spec.num_states is not None
-    if episodic and not dense:
-        raise Refusal(f"counts with episodic=true needs a world that declares num_states and key=state; {spec.name!r} with key={key} does not")
-    if episodic and scored == "batch":
-        raise Refusal("counts with episodic=true is scored when the step is made; use scored=step")
+    if per_episode and not dense:
+        raise Refusal(f"counts with per_episode=true needs a world that declares num_states and key=state; {spec.name!r} with key={key} does not")
+    if per_episode and scored == "batch":
+        raise Refusal("counts with per_episode=true is scored when the step is made; use scored=step")
     identify, needs = key_function(spec, key)
-    make = _dense(spec.num_states, spec.lanes, identify, episodic) if dense else _hashed(capacity, identify, spec.axis)
+    make = _dense(spec.num_states, spec.lanes, identify, per_episode) if dense else _hashed(capacity, identify, spec.axis)
 
     def observe(state, key, transition):
         del key
@@ -92,7 +92,7 @@ def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str 
         info=BonusInfo(
             needs=needs,
             stores=("count_bonus",) if scored == "step" else (),
-            episodic=episodic,
+            episodic=per_episode,
             scored=scored,
             features=spaces.Box(0.0, 1.0, (spec.num_states,), np.float32) if shown else None,
         ),
@@ -128,13 +128,13 @@ def key_function(spec: Spec, key: str) -> tuple[Callable[[Transition], jax.Array
     return identify, tuple(getattr(function, "needs", ("next_obs",)))
 
 
-def _dense(num_states: int, lanes: int, identify: Callable, episodic: bool) -> dict[str, Callable]:
+def _dense(num_states: int, lanes: int, identify: Callable, per_episode: bool) -> dict[str, Callable]:
     """Counts in a plain array, indexed by the world's own state ids."""
-    shape = (lanes, num_states) if episodic else (num_states,)
+    shape = (lanes, num_states) if per_episode else (num_states,)
 
     def where(transition):
         ids = identify(transition)
-        return (jnp.arange(lanes), ids) if episodic else (ids,)
+        return (jnp.arange(lanes), ids) if per_episode else (ids,)
 
     def visit(state, transition):
         visits = state.visits.at[where(transition)].add(jnp.uint32(1))
@@ -142,7 +142,7 @@ def _dense(num_states: int, lanes: int, identify: Callable, episodic: bool) -> d
 
     def metrics(state):
         seen = jnp.sum(state.visits > 0, axis=-1, dtype=jnp.int32)
-        return {"distinct_states": jnp.mean(seen.astype(jnp.float32))}  # episodic: so far in the episode, mean over lanes
+        return {"distinct_states": jnp.mean(seen.astype(jnp.float32))}  # per_episode: so far in the episode, mean over lanes
 
     def features(state, obs):
         encoded = 1.0 / jnp.sqrt(state.visits.astype(jnp.float32) + 1.0)
@@ -155,14 +155,14 @@ def _dense(num_states: int, lanes: int, identify: Callable, episodic: bool) -> d
         "metrics": metrics,
         "features": features,
     }
-    if episodic:
+    if per_episode:
         made["reset"] = lambda state, mask: DenseCounts(jnp.where(mask[:, None], jnp.uint32(0), state.visits))
     return made
 
 
 def _hashed(capacity: int, identify: Callable, axis: str | None) -> dict[str, Callable]:
     """Counts in a hash table, for keys that are not small numbers."""
-    hash_table(capacity)  # refuses a bad capacity now, not inside init
+    check_capacity(capacity)
 
     def visit(state, transition):
         table, slots, _ = insert(state.table, identify(transition), axis)

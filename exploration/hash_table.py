@@ -38,11 +38,16 @@ class HashTable(NamedTuple):
     dropped: jax.Array  # i32[]; keys that found no place, repeats included
 
 
-def hash_table(capacity: int) -> HashTable:
-    """An empty table. Raises Refusal unless ``capacity`` is a power of two."""
+def check_capacity(capacity: int) -> None:
+    """Raises Refusal unless ``capacity`` is a power of two."""
     if capacity < 1 or capacity & (capacity - 1):
         below = 1 << max(int(capacity).bit_length() - 1, 0)
         raise Refusal(f"capacity={capacity} is not a power of two; the nearest are {below} and {2 * below}")
+
+
+def hash_table(capacity: int) -> HashTable:
+    """An empty table of ``capacity`` places, a power of two."""
+    check_capacity(capacity)
     return HashTable(
         keys=jnp.full((capacity, 2), EMPTY, jnp.uint32),
         owner=jnp.full((capacity,), _NOBODY, jnp.int32),

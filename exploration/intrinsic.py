@@ -57,7 +57,7 @@ def intrinsic(
     """
     check_needs(bonus, spec, name)
     if bonus.info.intrinsic:
-        bonus = combinators.normalize(spec, bonus=bonus, by=normalize, discount=discount)
+        bonus = combinators.normalize(spec, bonus=bonus, by=normalize, filter_discount=discount)
         if clip is not None:
             bonus = combinators.clip(spec, bonus=bonus, low=-clip, high=clip)
     return Intrinsic(bonus, scale, discount, episodic)

@@ -36,7 +36,7 @@ from agents.networks import MLP, Convolutions, dummy, encoder_kind
 from envs.base import Key, PyTree, Spec
 from envs.builder import FRACTION, POSITIVE, Integer, Sizes, options
 from exploration.base import Bonus, BonusInfo, bonus
-from exploration.normalizers import Moments, lead_ndim, moments, standardize, update_moments
+from exploration.normalizers import moments, standardize, update_moments
 
 ADAM = optax.scale_by_adam(eps=1e-8)  # the learning rate is applied apart, so that it may be traced
 
@@ -45,7 +45,7 @@ class RNDState(NamedTuple):
     target: PyTree  # parameters, never trained
     predictor: PyTree  # parameters
     optimizer: PyTree  # Adam moments of the predictor
-    moments: Moments  # of the elements of next_obs
+    moments: PyTree  # Moments of every element of next_obs
 
 
 @options(
@@ -55,7 +55,7 @@ class RNDState(NamedTuple):
     update_proportion=FRACTION,
     minibatches=Integer(1),
     epochs=Integer(1),
-    clip=POSITIVE,
+    obs_clip=POSITIVE,
     warmup=Integer(0),
 )
 def rnd(
@@ -67,7 +67,7 @@ def rnd(
     update_proportion: float = 1.0,
     minibatches: int = 4,
     epochs: int = 1,
-    clip: float = 5.0,
+    obs_clip: float = 5.0,
     warmup: int = 512,
 ) -> Bonus:
     """Random network distillation.
@@ -78,7 +78,7 @@ def rnd(
       learning_rate: Adam's, for the predictor.
       update_proportion: share of the samples, drawn anew each time, that the predictor is trained on; with more lanes use less.
       minibatches, epochs: passes over each batch. Samples that do not fill a minibatch are left out of that pass, at random.
-      clip: bound of the normalised observation.
+      obs_clip: bound of the normalised observation.
       warmup: random steps per lane from which the first statistics come.
     """
     space = float_space(spec.observation)
@@ -86,9 +86,8 @@ def rnd(
     target_net = Embedder(space, () if pixels else tuple(hidden), embedding)
     predictor_net = Embedder(space, tuple(hidden), embedding)
 
-    def inputs(state, next_obs):
-        lead = lead_ndim(spec.observation, next_obs)
-        return standardize(state.moments, to_floats(spec.observation, next_obs), lead, clip)
+    def normalized(state, next_obs):
+        return standardize(state.moments, to_floats(spec.observation, next_obs), obs_clip)
 
     def init(key):
         target_key, predictor_key = jax.random.split(key)
@@ -99,10 +98,10 @@ def rnd(
 
     def observe(state, key, transition):
         floats = to_floats(spec.observation, transition.next_obs)
-        return state._replace(moments=update_moments(state.moments, floats, 1)), {}
+        return state._replace(moments=update_moments(state.moments, floats)), {}
 
     def score(state, transition):
-        x = inputs(state, transition.next_obs)
+        x = normalized(state, transition.next_obs)
         error = predictor_net.apply(state.predictor, x) - target_net.apply(state.target, x)
         return jax.lax.stop_gradient(jnp.mean(jnp.square(error), axis=-1))
 
@@ -113,9 +112,9 @@ def rnd(
         mean = jnp.sum(jnp.where(kept, error, 0.0)) / jnp.maximum(jnp.sum(kept, dtype=jnp.float32), 1.0)
         return mean, {"predictor_loss": mean}
 
-    def update(state, key, inputs_):
-        batch, _ = inputs_
-        x = inputs(state, batch.next_obs)  # before flattening: the compiler shares this, and the targets, with ``score``
+    def update(state, key, inputs):
+        batch, _ = inputs
+        x = normalized(state, batch.next_obs)  # before flattening: the compiler shares this, and the targets, with ``score``
         wanted = target_net.apply(state.target, x)
         data = flatten_lead((x, wanted), wanted.ndim - 1)
         predictor, optimizer, metrics = fit(

@@ -152,3 +152,6 @@ def leaves(tree: dict):
 
 
 COMMANDS = {"train": train_command, "resume": resume_command, "list": list_command}
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
+import zlib
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
@@ -20,6 +22,16 @@ def on_cpu() -> bool:
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """A name for this machine's kind of processor: compiled programs are not shared between kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    except OSError:
+        text = platform.processor()
+    return f"{platform.machine()}-{zlib.crc32(text.encode()):08x}"
 
 
 def resolve_batching(batching: str, members: int) -> tuple[str, int]:
@@ -43,7 +55,8 @@ def prepare(devices: int) -> None:
         if version >= (0, 10) and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
             flags += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
         os.environ["XLA_FLAGS"] = flags.strip()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / processor()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # a cached CPU program is reported, at error level, as built for another machine, for features that no machine has
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -20,14 +20,14 @@ def clock(seconds: float) -> str:
 class Reporter:
     """A progress bar on a terminal, a line now and then elsewhere. Rates leave out the first call, which may compile."""
 
-    def __init__(self, total_steps: int, done: int, members: int):
+    def __init__(self, total_steps: int, members: int):
         self.console = Console(stderr=True, highlight=False)
-        self.total, self.members, self.first_done, self.begin = total_steps, members, done, None
+        self.total, self.members, self.first_done, self.begin = total_steps, members, 0, None
         self.last_line = 0.0
         self.bar = None
         if self.console.is_terminal:
             self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), console=self.console)
-            self.task = self.bar.add_task("starting", total=total_steps, completed=done)
+            self.task = self.bar.add_task("starting", total=total_steps)
             self.bar.start()
 
     def say(self, line: str) -> None:
@@ -51,6 +51,7 @@ class Reporter:
             self.say(text)
 
     def close(self) -> None:
+        """Take the bar away; may be called twice."""
         if self.bar:
             self.bar.stop()
         sys.stderr.flush()

@@ -73,11 +73,7 @@ class RunDirectory:
                 if item.name != ".lock":
                     shutil.rmtree(item) if item.is_dir() else item.unlink()
         if (path / "config.yaml").exists():
-            differing = differences(read_config(path), config)
-            if differing:
-                key, old, new = differing[0]
-                more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-                raise Refusal(f"{path} holds another run: {key} is {old!r} there and {new!r} here{more}; choose another run_dir, or overwrite=true")
+            refuse_another_configuration(path, config)
         elif any(item.name != ".lock" for item in path.iterdir()):
             raise Refusal(f"{path} is not empty and is not a run; choose another run_dir")
         else:
@@ -88,11 +84,6 @@ class RunDirectory:
         for handle in (self._file, self._lock):
             if handle:
                 handle.close()
-
-    def summary(self) -> dict[str, Any] | None:
-        """The results, when the run is finished."""
-        path = self.path / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_atomically(self.path / "summary.json", json.dumps(summary, indent=1))
@@ -130,6 +121,20 @@ def read_config(path: Path) -> dict[str, Any]:
         raise Refusal(f"{path} is not a run: it has no config.yaml; '{COMMAND} list runs' shows those in runs/") from None
     except (OSError, AssertionError, yaml.YAMLError) as error:
         raise Refusal(f"{path}/config.yaml cannot be read: {str(error).splitlines()[0] if str(error) else 'not a configuration'}") from None
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """The results of a finished run; None while it is not finished."""
+    file = path / "summary.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def refuse_another_configuration(path: Path, config: Mapping[str, Any]) -> None:
+    differing = differences(read_config(path), config)
+    if differing:
+        key, old, new = differing[0]
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise Refusal(f"{path} holds another run: {key} is {old!r} there and {new!r} here{more}; choose another run_dir, or overwrite=true")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ COLUMNS = (
     ("return", "episode/return", "{:.3f}"),
     ("success", "episode/success", "{:.0%}"),
     ("best return", "episode/best_return", "{:.3f}"),
-    ("evaluation return", "evaluation/return", "{:.3f}"),
-    ("evaluation success", "evaluation/success", "{:.0%}"),
+    ("eval return", "evaluation/return", "{:.3f}"),
+    ("eval success", "evaluation/success", "{:.0%}"),
 )
 
 
@@ -62,6 +62,8 @@ def results(path: Path, name: str, members: Sequence[Any], remember: Any, steps:
 def show(title: str, summary: dict[str, Any]) -> None:
     """The closing table, on standard output: one line per member."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
     columns = [c for c in COLUMNS if any(c[1] in member["metrics"] for member in summary["members"])]
     table = Table(title=f"{title}\n{summary['name']}: {summary['steps']:,} steps per member, {summary['steps_per_second']:,.0f} steps/s".strip())
     table.add_column("member")

@@ -9,19 +9,19 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from envs.builder import Refusal
 from runners import checkpoint, memory
+from runners.base import Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.experiment import Experiment, experiment, iterations_of
 from runners.loop import Loop, Remember
 from runners.progress import Reporter
-from runners.rundir import RunDirectory, digest
+from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration
 from runners.table import headline, results, show
 
 
@@ -32,59 +32,82 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     """
     made = experiment(config)
     path = Path(made.config["run_dir"] or runs / f"{made.name}-{digest(made.config)}")
-    directory = RunDirectory.open(path, made.config, made.config["overwrite"] and not resuming)
-    try:
-        finished = directory.summary()
-        if finished is None:
-            finished = run(made, batching, directory)
-        else:
-            show(f"{path} is finished already; overwrite=true runs it again", finished)
+    overwrite = made.config["overwrite"] and not resuming
+    finished = None if overwrite else read_summary(path)
+    if finished is not None:
+        refuse_another_configuration(path, made.config)
+        show(f"{path} is finished already; overwrite=true runs it again", finished)
         return finished
+    prepared = prepare(made, batching, path)  # everything that can be refused is refused before the directory exists
+    directory = RunDirectory.open(path, made.config, overwrite)
+    try:
+        return run(made, prepared, directory)
     finally:
         directory.close()
+        prepared.reporter.close()
 
 
-def run(made: Experiment, batching: str, directory: RunDirectory) -> dict[str, Any]:
+class Prepared(NamedTuple):
+    """A traced run that fits into memory."""
+
+    batch: Batch
+    runner: Runner
+    total: int  # iterations
+    plan: dict[str, Any]
+    reporter: Reporter
+
+
+def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     config, members = made.config, made.members
     keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in members])
     hyper = {path: jnp.asarray([member.hyper[path] for member in members], jnp.float32) for path in members[0].hyper}
     runner = made.make_runner(members[0].hyper)
     total = iterations_of(config["total_steps"], runner.steps_per_iteration)
-    reporter = Reporter(total * runner.steps_per_iteration, 0, len(members))
-    try:
-        rounded = total * runner.steps_per_iteration
-        if rounded != config["total_steps"]:
-            reporter.say(f"total_steps={config['total_steps']:,} is rounded up to {rounded:,}: whole iterations of {runner.steps_per_iteration:,} steps")
-        batch = Batch(made.make_runner, keys, hyper, batching)
-        plan = batch.plan()
-        place = f"{len(members)} member{'s' * (len(members) > 1)} by {batching} on {len(jax.local_devices())} {jax.default_backend()} device{'s' * (len(jax.local_devices()) > 1)}"
-        reporter.say(f"{directory.path}: {place}; memory about {memory.readable(plan['peak'])} (state {memory.readable(plan['state'])})")
-        memory.refuse_if_too_large(plan["peak"], len(members))
-        begin = time.monotonic()
-        batch.compile()
-        seconds = time.monotonic() - begin
-        reporter.say(f"compiled in {seconds:.1f} s")
-        directory.write_manifest({"batching": batching, "devices": len(jax.local_devices()), "members": [m.label() for m in members], "compile_seconds": round(seconds, 2), **plan})
-        remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration)
-        loop = Loop(
-            batch=batch,
-            members=members,
-            directory=directory,
-            total=total,
-            per_iteration=runner.steps_per_iteration,
-            segments=config["segments"],
-            evaluations=config["evaluations"],
-            checkpoint_seconds=config["checkpoint"]["seconds"],
-            keep=config["checkpoint"]["keep"],
-            remember=remember,
-            reporter=reporter,
-            headline=headline,
-        )
-        loop.run()
-    finally:
-        reporter.close()
+    rounded = total * runner.steps_per_iteration
+    batch = Batch(made.make_runner, keys, hyper, batching)
+    plan = batch.plan()
+    memory.refuse_if_too_large(plan["peak"], len(members))
+
+    reporter = Reporter(rounded, len(members))
+    if rounded != config["total_steps"]:
+        reporter.say(f"total_steps={config['total_steps']:,} is rounded up to {rounded:,}: whole iterations of {runner.steps_per_iteration:,} steps")
+    devices = len(jax.local_devices())
+    place = f"{plural(len(members), 'member')} by {batching} on {plural(devices, jax.default_backend() + ' device')}"
+    reporter.say(f"{path}: {place}; memory about {memory.readable(plan['peak'])} (state {memory.readable(plan['state'])}); compiling")
+    labels = [member.label() for member in members]
+    return Prepared(batch, runner, total, {"batching": batching, "devices": devices, "members": labels, **plan}, reporter)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[str, Any]:
+    config, members, (batch, runner, total, plan, reporter) = made.config, made.members, prepared
+    begin = time.monotonic()
+    batch.compile()
+    seconds = round(time.monotonic() - begin, 2)
+    directory.write_manifest({**plan, "compile_seconds": seconds})
+    remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration)
+    loop = Loop(
+        batch=batch,
+        members=members,
+        directory=directory,
+        total=total,
+        per_iteration=runner.steps_per_iteration,
+        segments=config["segments"],
+        evaluations=config["evaluations"],
+        checkpoint_seconds=config["checkpoint"]["seconds"],
+        keep=config["checkpoint"]["keep"],
+        remember=remember,
+        reporter=reporter,
+        headline=headline,
+    )
+    reporter.say(f"compiled in {seconds} s; stepping")
+    loop.run()
     summary = results(directory.path, made.name, members, remember, loop.steps)
     directory.write_summary(summary)
+    reporter.close()
     show("", summary)
     return summary
 
@@ -114,6 +137,3 @@ def last_line(summary: Mapping[str, Any]) -> str:
 
 def advice(directory: str) -> str:
     return f"continue with: {COMMAND} resume {directory}"
-
-
-__all__ = ["Refusal", "advice", "last_line", "train"]

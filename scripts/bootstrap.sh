@@ -27,6 +27,7 @@ make_environment() {
     find_python
     mkdir -p "$root/.cache"
     exec 9>>"$root/.cache/bootstrap.lock"
+    trap 'say "interrupted; run it again to finish"; exit 130' INT
     take_lock
     if ! up_to_date; then # another first call may have made it while this one waited
         : >"$log"
@@ -42,6 +43,7 @@ make_environment() {
         echo "$wanted" >"$venv/stamp.new" && mv -f "$venv/stamp.new" "$venv/stamp"
         say "ready"
     fi
+    trap - INT
     exec 9>&- # the command that follows must not keep the lock
 }
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-from pathlib import Path
 import re
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("agents", "envs", "exploration", "runners")

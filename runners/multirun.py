@@ -1,0 +1,77 @@
+"""``train -m``: Hydra's multirun. Every job is a process of its own, so one that fails stops nothing, and each sets up its own
+devices. What differs only in traced numbers is better run in one program: ``vmap.<key>=[...]``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from runners.compose import CONFIGS, compose, normalise
+
+
+def multirun(overrides: list[str]) -> int:
+    """Run all combinations; 0 when every job finished, 1 otherwise, 130 after Ctrl-C. Refuses mistakes before the first job."""
+    from hydra import main as hydra_main
+    from hydra.core.hydra_config import HydraConfig
+
+    for combination in first_and_last(overrides):
+        compose(combination)
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        @hydra_main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
+        def job(_config):
+            hydra = HydraConfig.get()
+            task = [o for o in hydra.overrides.task if not o.startswith("hydra")]
+            done = subprocess.run([sys.executable, "-m", "runners.cli", "train", *task], stdout=subprocess.PIPE, text=True)
+            last = done.stdout.strip().splitlines()[-1:] or ["{}"]
+            outcome = {"overrides": task, "code": done.returncode, "result": last[0] if done.returncode == 0 else None}
+            (Path(folder) / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
+
+        quiet = ["hydra.output_subdir=null", f"hydra.sweep.dir={folder}/hydra", "hydra.sweep.subdir=.", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+        argv, sys.argv = sys.argv, [sys.argv[0], "--multirun", *quiet, *normalise(overrides)]
+        try:
+            job()
+        finally:
+            sys.argv = argv
+            jobs = [json.loads(file.read_text()) for file in sorted(Path(folder).glob("*.json"))]
+            show(jobs)
+    print(json.dumps({"jobs": len(jobs), "failed": sum(j["code"] != 0 for j in jobs), "runs": [json.loads(j["result"])["run_dir"] for j in jobs if j["result"]]}))
+    return 0 if all(j["code"] == 0 for j in jobs) else 1
+
+
+def first_and_last(overrides: list[str]) -> list[list[str]]:
+    """Two combinations of a sweep, to check its spelling: the first value of every axis, and the last."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from envs.builder import Refusal
+
+    found: list[list[str]] = [[], []]
+    for override in overrides:
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+        except HydraException as error:
+            raise Refusal(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from None
+        key = override.partition("=")[0]
+        values = [f"{key}={value}" for value in parsed.sweep_string_iterator()] if parsed.is_sweep_override() else [override]
+        for combination, value in zip(found, (values[0], values[-1]), strict=True):
+            combination.append(value)
+    return found
+
+
+def show(jobs: list[dict]) -> None:
+    table = Table(title="jobs")
+    for heading in ("job", "settings", "outcome"):
+        table.add_column(heading)
+    for number, job in enumerate(jobs):
+        outcome = json.loads(job["result"])["run_dir"] if job["result"] else f"failed with exit code {job['code']}"
+        table.add_row(str(number), " ".join(job["overrides"]), outcome)
+    Console(highlight=False).print(table)

@@ -1,0 +1,41 @@
+"""One ``farlands train`` with the given overrides, timed: ``farlands_run.py key=value ...``.
+
+``seconds`` is the whole run loop, as a user waits for it: compiled calls, what happens between them (metrics, progress), and the
+checkpoint at the end. ``stepping_seconds`` is the part inside the compiled calls, which the run itself reports.
+``compile_seconds`` is everything before: checking, tracing, compiling, initial states.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from timing import Stopwatch, tell
+
+from runners import devices
+from runners.compose import compose
+
+
+def main(overrides: list[str]) -> None:
+    config = compose(overrides)
+    batching, cores = devices.resolve_batching(config["batching"], config["seeds"])
+    devices.prepare(cores)
+    from runners.loop import Loop  # after prepare: jax reads its flags once
+    from runners.train import train
+
+    inner, found, preparing = Loop.run, {}, Stopwatch()
+
+    def run(loop):
+        found["compile_seconds"] = preparing.read()["seconds"]
+        looping = Stopwatch()
+        inner(loop)
+        found.update(looping.read())
+
+    Loop.run = run
+    summary = train(config, batching, Path("runs"))
+    steps = summary["steps"] * len(summary["members"])
+    tell({"steps": steps, **found, "stepping_seconds": summary["seconds"], "returned": summary["results"].get("episode/return/median")})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,174 @@
+"""Visit counts: exactly 1/sqrt(n), whatever the key, the lanes, or the order."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from envs.base import Spec, Transition
+from envs.builder import Refusal
+from exploration.counts import counts
+
+STATES = 6
+
+
+def world(lanes=1, num_states=STATES):
+    observation = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    return Spec(observation, spaces.Discrete(2), lanes=lanes, num_states=num_states, info={"state_id": spaces.Discrete(STATES)})
+
+
+def arrivals(ids):
+    """A transition that ends in the states ``ids``, of any shape; the observation shows the state too."""
+    ids = jnp.asarray(ids, jnp.int32)
+    obs = jnp.stack([ids * 0.5, -ids * 1.0], axis=-1).astype(jnp.float32)
+    no = jnp.zeros(ids.shape, bool)
+    return Transition(obs, ids, no.astype(jnp.float32), obs, no, no, no, {"state_id": ids})
+
+
+def halves(transition):
+    """A user's key: pairs of neighbouring states count as one."""
+    return transition.info["state_id"] // 2
+
+
+halves.needs = ("info.state_id",)
+
+
+def play(bonus, ids):
+    """Observe ids [T, N]; returns the state and the bonuses [T, N] as a rollout would store and score them."""
+    state = bonus.init(jax.random.key(0))
+
+    def step(state, transition):
+        state, notes = bonus.observe(state, jax.random.key(1), transition)
+        return state, transition._replace(annotations=notes)
+
+    state, steps = jax.jit(lambda s, t: jax.lax.scan(step, s, t))(state, arrivals(ids))
+    return state, np.asarray(bonus.value(state, bonus.score(state, steps)))
+
+
+def expected(ids):
+    seen, paid = np.zeros(STATES), []
+    for row in np.asarray(ids):
+        np.add.at(seen, row, 1)
+        paid.append(1 / np.sqrt(seen[row]))
+    return np.asarray(paid)
+
+
+@pytest.mark.parametrize("key", ["state", "observation"])
+def test_the_nth_visit_pays_one_over_root_n(key):
+    _, paid = play(counts(world(), key=key), np.full((50, 1), 3))
+    np.testing.assert_allclose(paid[:, 0], 1 / np.sqrt(np.arange(1, 51)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"key": "state"}, {"key": "observation"}, {"key": "state", "num_states": None}])
+def test_all_lanes_count(settings):
+    ids = np.random.default_rng(0).integers(0, STATES, (40, 5))
+    num_states = settings.pop("num_states", STATES)
+    state, paid = play(counts(world(5, num_states), **settings), ids)
+    np.testing.assert_allclose(paid, expected(ids), rtol=1e-6)
+    metrics = counts(world(5, num_states), **settings).update(state, jax.random.key(0), (arrivals(ids), {}))[1]
+    assert float(metrics["distinct_states"]) == len(np.unique(ids))
+    assert float(metrics.get("dropped", 0.0)) == 0.0
+
+
+def test_two_lanes_in_one_state_share_the_count():
+    _, paid = play(counts(world(2)), [[4, 4]])
+    np.testing.assert_allclose(paid, [[np.sqrt(0.5), np.sqrt(0.5)]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["state", "observation"])
+def test_permuting_lanes_permutes_bonuses(key):
+    ids, order = np.random.default_rng(1).integers(0, STATES, (30, 4)), [2, 0, 3, 1]
+    bonus = counts(world(4), key=key)
+    np.testing.assert_array_equal(play(bonus, ids)[1][:, order], play(bonus, ids[:, order])[1])
+
+
+def test_scored_at_the_batch_uses_the_counts_of_now():
+    ids = [[0], [0], [1], [0]]
+    for key in ("state", "observation"):
+        bonus = counts(world(), key=key, scored="batch")
+        state, paid = play(bonus, ids)
+        assert bonus.info.stores == () and bonus.info.scored == "batch"
+        np.testing.assert_allclose(paid[:, 0], 1 / np.sqrt([3, 3, 1, 3]), rtol=1e-6)
+        np.testing.assert_allclose(bonus.score(state, arrivals([5])), [1.0])  # never visited
+
+
+def test_a_users_function_is_the_key():
+    bonus = counts(world(2), key=f"{__name__}.halves")
+    assert bonus.info.needs == ("info.state_id",)
+    _, paid = play(bonus, [[0, 3], [1, 2], [4, 5]])
+    np.testing.assert_allclose(paid, 1 / np.sqrt([[1, 1], [2, 2], [2, 2]]), rtol=1e-6)
+
+
+def test_a_full_table_pays_nothing_for_states_that_it_cannot_count():
+    state, paid = play(counts(world(), key="observation", capacity=2), [[0], [1], [2], [0], [2]])
+    np.testing.assert_allclose(paid[:, 0], [1, 1, 0, np.sqrt(0.5), 0], rtol=1e-6)
+    bonus = counts(world(), key="observation", capacity=2, scored="batch")
+    np.testing.assert_allclose(bonus.score(play(bonus, [[0], [1], [2]])[0], arrivals([2, 1])), [0, 1])
+    metrics = bonus.update(state, jax.random.key(0), ())[1]
+    assert float(metrics["dropped"]) == 2 and float(metrics["distinct_states"]) == 2
+
+
+def test_per_episode_counts_are_cleared_in_their_lane_only():
+    bonus = counts(world(2), per_episode=True)
+    state, paid = play(bonus, [[1, 1], [1, 2], [1, 1]])
+    np.testing.assert_allclose(paid, 1 / np.sqrt([[1, 1], [2, 1], [3, 2]]), rtol=1e-6)
+    after = bonus.reset(state, jnp.asarray([True, False]))
+    assert np.asarray(after.visits)[0].sum() == 0
+    np.testing.assert_array_equal(after.visits[1], state.visits[1])
+    np.testing.assert_array_equal(bonus.features(after, None)[0], np.ones(STATES))
+    assert bonus.info.episodic
+
+
+def test_features_determine_the_bonus():
+    """SOFE's sufficiency: given (successor, features before the step) the bonus has no variance left; given the successor alone it has."""
+    ids = np.random.default_rng(2).integers(0, STATES, 400)
+    bonus = counts(world())
+    assert bonus.info.features.shape == (STATES,)
+    state, by_state, by_both = bonus.init(jax.random.key(0)), {}, {}
+    observe, features = jax.jit(bonus.observe), jax.jit(bonus.features)
+    for start in range(0, 400, 20):  # many short histories, so that groups have members
+        state = bonus.init(jax.random.key(0))
+        for s in ids[start : start + 20]:
+            phi = np.asarray(features(state, None))[0]
+            state, notes = observe(state, jax.random.key(0), arrivals([s]))
+            paid = float(notes["count_bonus"][0])
+            assert abs(paid - phi[s]) < 1e-6
+            by_state.setdefault(s, []).append(paid)
+            by_both.setdefault((s, tuple(phi)), []).append(paid)
+    assert max(np.var(v) for v in by_both.values()) < 1e-12
+    assert min(np.var(v) for v in by_state.values()) > 1e-3
+
+
+def test_features_only_for_few_numbered_states():
+    assert counts(world(), key="observation").features is None
+    assert counts(world(num_states=4097)).features is None
+    assert counts(world(num_states=4096)).features is not None
+
+
+@pytest.mark.parametrize("key", ["state", "observation"])
+def test_vmapped_members_equal_single_ones(key):
+    ids = np.random.default_rng(3).integers(0, STATES, (3, 2))
+    bonus = counts(world(2)._replace(axis="members"), key=key, capacity=16)
+    states = jax.vmap(bonus.init)(jax.random.split(jax.random.key(0), 3))
+    step = jax.vmap(bonus.observe, axis_name="members")
+    for _ in range(2):
+        states, notes = step(states, jax.random.split(jax.random.key(0), 3), arrivals(ids))
+    alone = counts(world(2), key=key, capacity=16)
+    for member in range(3):
+        np.testing.assert_array_equal(notes["count_bonus"][member], play(alone, [ids[member]] * 2)[1][1])
+
+
+def test_refusals():
+    with pytest.raises(Refusal, match="did you mean observation"):
+        counts(world(), key="observations")
+    with pytest.raises(Refusal, match="64 and 128"):
+        counts(world(), key="observation", capacity=100)
+    with pytest.raises(Refusal, match="num_states"):
+        counts(world(num_states=None), per_episode=True)
+    with pytest.raises(Refusal, match="scored=step"):
+        counts(world(), per_episode=True, scored="batch")
+    with pytest.raises(Refusal, match="no module"):
+        counts(world(), key="nowhere.at_all")
