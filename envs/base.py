@@ -5,6 +5,7 @@ Everything is un-batched here: one world, one lane. Sources add the lanes (``run
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -122,3 +123,15 @@ def any_member(predicate: jax.Array, axis: str | None) -> jax.Array:
     """
     some = jnp.any(predicate)
     return some if axis is None else jax.lax.pmax(some.astype(jnp.int32), axis) > 0
+
+
+@contextlib.contextmanager
+def foreign_code():
+    """Run another library's JAX code under JAX's default promotion rules, also where the program asked for strict ones."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def strong(tree: PyTree) -> PyTree:
+    """Arrays without weak types, so that a state keeps its dtypes through steps, scans and checkpoints."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)

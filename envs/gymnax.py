@@ -10,7 +10,6 @@ state keeps its dtypes from reset on, and gymnax's own ``info`` (its discount re
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -20,22 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import Environment, PyTree, Spec, TimeStep
+from envs.base import Environment, Spec, TimeStep, foreign_code, strong
 from envs.builder import FLAG, Anything, Integer, Real, Refusal, closest, extra_hint, options
 
 DETERMINISTIC = frozenset({"CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"})
-
-
-@contextlib.contextmanager
-def foreign_code():
-    """Run another library's JAX code under JAX's default promotion rules, also where the program asked for strict ones."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-def strong(tree: PyTree) -> PyTree:
-    """Arrays without weak types, so that a state keeps its dtypes through steps, scans and checkpoints."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), tree)
 
 
 @options(id=Anything("a gymnax id"))

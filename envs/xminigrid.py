@@ -20,9 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import Environment, Spec, TimeStep
+from envs.base import Environment, Spec, TimeStep, foreign_code, strong
 from envs.builder import FLAG, Anything, Choice, Integer, Optional, Refusal, closest, extra_hint, options
-from envs.gymnax import foreign_code, strong
 
 
 @options(
@@ -40,7 +39,7 @@ def xminigrid(
     view_size: int | None = None,
     max_steps: int | None = None,
     see_through: bool = True,
-    show_carried: bool = False,
+    show_carried: bool = True,
 ) -> Environment:
     """The XLand-MiniGrid world ``id``. ``view_size`` and ``max_steps`` default to the world's own.
 

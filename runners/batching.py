@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from envs.base import strong
 from envs.builder import Refusal
 from runners import memory
 from runners import metrics as m
@@ -54,7 +55,7 @@ def vectorised(make_runner):
         # one member after the other: several QR decompositions in one vmapped program hang some versions of jaxlib on a CPU
         alone = jax.vmap(init_one, axis_name=AXIS)
         states = jax.lax.map(lambda x: jax.tree.map(lambda leaf: leaf[0], alone(*jax.tree.map(lambda leaf: leaf[None], x))), (keys, hyper))
-        return jax.tree.map(strong, states)
+        return strong(states)
 
     def segment(states, accumulator, hyper, start, count, total):
         def body(i, carry):
@@ -71,11 +72,6 @@ def vectorised(make_runner):
         return jax.vmap(evaluate_one, axis_name=AXIS)(states, keys, hyper)
 
     return init, segment, evaluate, steps
-
-
-def strong(x):
-    """The array without its weak type: checkpoints do not keep weak types, and a changed type would mean another program."""
-    return jax.lax.convert_element_type(x, x.dtype) if hasattr(x, "dtype") else jnp.asarray(x)
 
 
 def all_finite(state, largest: int = 2**24) -> jax.Array:

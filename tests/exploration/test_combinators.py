@@ -66,9 +66,14 @@ def play(made, ids):
         state, notes = made.observe(state, jax.random.key(1), transition)
         return state, transition._replace(annotations=notes)
 
-    state, steps = jax.lax.scan(step, made.init(jax.random.key(0)), arrivals(ids))
+    @jax.jit
+    def run(steps):
+        state, steps = jax.lax.scan(step, made.init(jax.random.key(0)), steps)
+        return state, steps, made.value(state, made.score(state, steps))
+
+    state, steps, bonuses = run(arrivals(ids))
     assert set(steps.annotations) == set(made.info.stores)
-    return state, steps, np.asarray(made.value(state, made.score(state, steps)))
+    return state, steps, np.asarray(bonuses)
 
 
 def test_scale_and_clip():
@@ -131,7 +136,7 @@ def test_novelty_only_on_first_visits():
 
 def test_parts_of_a_chain_keep_their_notes_apart():
     w, ids = world(), np.random.default_rng(0).integers(0, STATES, (20, LANES))
-    parts = counts(w), e3b(w, embedding=4), c.scale(w, bonus=counts(w, key="observation"), factor=0.5)
+    parts = counts(w), e3b(w, embedding=4, hidden=()), c.scale(w, bonus=counts(w, key="observation"), factor=0.5)
     made = c.chain(w, bonuses=parts)
     state, steps, bonuses = play(made, ids)
     alone = [play(part, ids)[2] for part in (parts[0], parts[2])]
@@ -140,12 +145,12 @@ def test_parts_of_a_chain_keep_their_notes_apart():
     assert made.info.scored == "step" and made.info.episodic and made.info.non_negative
     assert made.features is None, "counts of hashed observations have none"
     assert set(made.info.needs) >= {"info.state_id", "next_obs", "action", "obs"}
-    _, metrics = made.update(state, jax.random.key(0), (steps, {}))
+    metrics = jax.eval_shape(made.update, state, jax.random.key(0), (steps, {}))[1]
     assert {"0.distinct_states", "1.inverse_loss", "2.dropped"} <= set(metrics)
 
 
 def test_reset_reaches_every_part_in_its_lanes_only():
-    made = c.chain(world(), bonuses=(counts(world(), per_episode=True), c.normalize(world(), bonus=e3b(world(), embedding=4))))
+    made = c.chain(world(), bonuses=(counts(world(), per_episode=True), c.normalize(world(), bonus=e3b(world(), embedding=4, hidden=()))))
     state, _, _ = play(made, [[0, 1], [2, 3]])
     after = made.reset(state, jnp.asarray([True, False]))
     assert np.asarray(after[0].visits)[0].sum() == 0
@@ -173,21 +178,28 @@ def test_every_holds_members_that_are_out_of_step_apart():
 
 def test_ensemble_is_the_mean_of_its_copies():
     w, ids = world(), np.random.default_rng(1).integers(0, STATES, (4, LANES))
-    inner = c.mask_terminal(w, bonus=rnd(w, hidden=(8,), embedding=4))
+    inner = c.mask_terminal(w, bonus=rnd(w, hidden=(), embedding=4, epochs=5, minibatches=2, learning_rate=1e-2))
     made = c.ensemble(w, bonus=inner, size=3)
     state, steps, bonuses = play(made, ids)
     copies = [jax.tree.map(lambda x: x[n], state) for n in range(3)]  # noqa: B023
-    alone = np.stack([inner.value(s, inner.score(s, steps)) for s in copies])
+    pay = jax.jit(lambda s: inner.value(s, inner.score(s, steps)))
+    alone = np.stack([pay(s) for s in copies])
     np.testing.assert_allclose(bonuses, alone.mean(0), rtol=1e-4)
     assert np.all(alone.std(0) > 0), "seeded apart"
-    after, metrics = made.update(state, jax.random.key(0), (steps, {}))
-    assert metrics["predictor_loss"].shape == () and bonuses.shape == (4, LANES)
-    assert made.value(after, made.score(after, steps)).mean() < bonuses.mean()
-    made.calibrate(after, made.score(after, steps))
+
+    @jax.jit
+    def again(state):
+        state, metrics = made.update(state, jax.random.key(0), (steps, {}))
+        raw = made.score(state, steps)
+        return made.value(made.calibrate(state, raw), raw), metrics
+
+    later, metrics = again(state)
+    assert metrics["predictor_loss"].shape == () and later.shape == bonuses.shape == (4, LANES)
+    assert later.mean() < bonuses.mean()
 
 
 def test_ensemble_carries_annotations_and_lanes():
-    made = c.ensemble(world(), bonus=e3b(world(), embedding=4), size=3)
+    made = c.ensemble(world(), bonus=e3b(world(), embedding=4, hidden=(), encoder="random"), size=3)
     state, steps, bonuses = play(made, [[0, 1], [2, 3]])
     assert steps.annotations["elliptical"].shape == (2, LANES, 3)
     np.testing.assert_allclose(bonuses, np.asarray(steps.annotations["elliptical"]).mean(-1), rtol=1e-6)
@@ -207,9 +219,9 @@ def test_augment_needs_features():
 
 def test_features_pass_through_wrappers_and_join_in_chains():
     w = world()
-    both = c.chain(w, bonuses=(c.normalize(w, bonus=counts(w)), e3b(w, embedding=4)))
+    both = c.chain(w, bonuses=(c.normalize(w, bonus=counts(w)), e3b(w, embedding=4, hidden=())))
     made = c.augment(w, bonus=c.schedule(w, bonus=both))
-    state = made.init(jax.random.key(0))
+    state = jax.jit(made.init)(jax.random.key(0))
     shown = made.features(state, jnp.zeros((LANES, 2)))
     assert shown.shape == (LANES, STATES + 10) == (LANES, *made.info.features.shape)
     np.testing.assert_allclose(shown[:, :STATES], 1.0)
