@@ -31,7 +31,7 @@ def arrivals(ids, terminated=False, reward=0.0):
     ids = jnp.asarray(ids, jnp.int32)
     obs = jnp.stack([ids, -ids], axis=-1).astype(jnp.float32)
     no = jnp.zeros(ids.shape, bool)
-    return Transition(obs, ids % 2, no + jnp.asarray(reward, jnp.float32), obs, no | jnp.asarray(terminated), no, no, {"state_id": ids})
+    return Transition(obs, ids % 2, jnp.zeros(ids.shape) + jnp.asarray(reward, jnp.float32), obs, no | jnp.asarray(terminated), no, no, {"state_id": ids})
 
 
 def world_reward():

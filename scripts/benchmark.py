@@ -1,0 +1,305 @@
+"""How fast Farlands is, and beside whom: ``.venv/bin/python scripts/benchmark.py NAME``.
+
+  ppo      PPO on CartPole: 1 seed, 8 seeds in one program, 8 seeds over the cores; beside rejax and PureJaxRL where given
+  rnd      PPO with RND on MiniGrid-DoorKey-8x8
+  startup  from the command to --help, list, and the first line of metrics
+  worlds   random actions per world
+
+Every configuration runs in a process of its own, in turn (A B C, A B C, ...), so what disturbs the machine disturbs all of them;
+medians over the rounds are reported, and ratios are medians of the ratios within a round. docs/speed.md has the peers' set-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = ROOT / "scripts" / "benchmarks"
+Run = dict[str, Any]  # what one program measured
+PPO = {
+    "env": "gymnax",
+    "env.id": "CartPole-v1",
+    "exploration": "none",
+    "runner.lanes": 4,
+    "runner.rollout": 128,
+    "agent.epochs": 4,
+    "agent.minibatches": 4,
+    "agent.hidden": "[64,64]",
+    "agent.activation": "tanh",
+    "agent.learning_rate": 2.5e-4,
+    "agent.value_clip": 0.2,  # as the peers do
+}
+RND = {
+    "env": "xminigrid",
+    "env.id": "MiniGrid-DoorKey-8x8",
+    "exploration": "rnd",
+    "exploration.hidden": "[128,128]",
+    "runner.lanes": 64,
+    "runner.rollout": 128,
+    "agent.epochs": 4,
+    "agent.minibatches": 4,
+    "agent.hidden": "[64,64]",
+}
+
+
+def main() -> None:
+    options = parse()
+    with tempfile.TemporaryDirectory(prefix="farlands-benchmark-") as folder:
+        began = os.getloadavg()
+        rows, ratios = BENCHMARKS[options.name](options, Path(folder))
+    show(rows, ratios)
+    found = {"benchmark": options.name, "rows": rows, "ratios": ratios, **circumstances(options), "load": [began[0], os.getloadavg()[0]]}
+    line = json.dumps(found)
+    print(line)
+    if options.json:
+        with open(options.json, "a") as file:
+            file.write(line + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each configuration is measured (default 5)")
+    parser.add_argument("--steps", type=int, help="environment steps per seed (ppo: 500000, rnd: 409600, worlds: 1280000)")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only the configurations whose name it matches")
+    parser.add_argument("--rejax-python", metavar="PYTHON", help="interpreter of an environment with rejax and gymnax<1")
+    parser.add_argument("--purejaxrl", metavar="FILE", help="purejaxrl/ppo.py of a checkout")
+    parser.add_argument("--purejaxrl-python", metavar="PYTHON", help="interpreter for it (default: that of rejax)")
+    parser.add_argument("--json", metavar="FILE", help="append the results to FILE, as one line")
+    options = parser.parse_args()
+    if options.purejaxrl and not (options.purejaxrl_python or options.rejax_python):
+        parser.error("--purejaxrl needs --purejaxrl-python or --rejax-python: an environment with gymnax<1, distrax, flax and optax")
+    return options
+
+
+# The benchmarks: (options, an empty folder) -> (rows, ratios)
+
+
+def ppo(options, folder):
+    steps = options.steps or 500_000
+    ours = lambda seeds, batching: training(folder, PPO | {"seeds": seeds, "batching": batching, "total_steps": steps})  # noqa: E731
+    wanted = {
+        "farlands, 1 seed": ours(1, "vmap"),
+        "farlands, 8 seeds, vmap": ours(8, "vmap"),
+        "farlands, 8 seeds, shard": ours(8, "shard"),
+    }
+    if options.rejax_python:
+        for seeds in (1, 8):
+            wanted[f"rejax, {plural(seeds)}"] = peer(folder, options.rejax_python, "rejax_ppo.py", steps, seeds)
+    if options.purejaxrl:
+        python = options.purejaxrl_python or options.rejax_python
+        for seeds in (1, 8):
+            wanted[f"PureJaxRL, {plural(seeds)}"] = peer(folder, python, "purejaxrl_ppo.py", options.purejaxrl, steps, seeds)
+    runs = in_turn(options, wanted)
+    pairs = [(a, b) for a in runs for b in runs if a.startswith("farlands") and not b.startswith("farlands") and plural_of(a) == plural_of(b)]
+    pairs += [(a, "farlands, 1 seed") for a in runs if a.startswith("farlands, 8") and "farlands, 1 seed" in runs]
+    return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
+
+
+def rnd(options, folder):
+    steps = options.steps or 50 * 64 * 128
+    wanted = {}
+    for encoder in ("mlp", "grid"):
+        for seeds, batching in ((1, "vmap"), (2, "shard")):
+            settings = RND | {"agent.encoder": encoder, "seeds": seeds, "batching": batching, "total_steps": steps}
+            wanted[f"{encoder} encoder, {plural(seeds)}, {batching}"] = training(folder, settings)
+    runs = in_turn(options, wanted)
+    pairs = [(a, b) for a in runs for b in runs if a.split(",")[0] == b.split(",")[0] and "2 seeds" in a and "1 seed," in b]
+    return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
+
+
+def startup(options, folder):
+    command = [str(ROOT / "scripts" / "farlands")] if (ROOT / ".venv").exists() else [sys.executable, "-m", "runners.cli"]
+    imports = "import jax, jax.numpy, flax.linen, optax; jax.numpy.zeros(3).block_until_ready()"
+    wanted = {
+        "python -c pass": lambda: until_end([sys.executable, "-c", "pass"]),
+        "python, jax started": lambda: until_end([sys.executable, "-c", imports]),
+        "farlands --help": lambda: until_end([*command, "--help"]),
+        "farlands list": lambda: until_end([*command, "list"]),
+        "farlands train, first metric": lambda: until_first_metric([*command, "train"], folder),
+    }
+    wanted = {name: measure for name, measure in wanted.items() if re.search(options.only, name)}
+    for measure in wanted.values():
+        measure()  # fills the compilation cache and the disk's
+    runs = in_turn(options, wanted)
+    return [{"name": name, "seconds": median(found, "seconds"), "fastest": min(run["seconds"] for run in found)} for name, found in runs.items()], {}
+
+
+def worlds(options, folder):
+    lanes = 256
+    steps = max(1, (options.steps or 1_280_000) // lanes)
+    found = run_program([sys.executable, str(PROGRAMS / "worlds.py"), lanes, steps, options.rounds], ours())
+    return [speed_row(name, runs) for name, runs in found.items() if re.search(options.only, name)], {}
+
+
+BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds}
+
+
+# Measuring
+
+
+def in_turn(options, wanted: dict[str, Callable[[], Run]]) -> dict[str, list[Run]]:
+    """Each configuration once per round, the rounds one after the other."""
+    wanted = {name: measure for name, measure in wanted.items() if re.search(options.only, name)}
+    if not wanted:
+        sys.exit(f"benchmark: --only {options.only!r} matches no configuration")
+    runs = {name: [] for name in wanted}
+    for i in range(options.rounds):
+        for name, measure in wanted.items():
+            runs[name].append(measure())
+            print(f"round {i + 1}/{options.rounds}: {name}: {brief(runs[name][-1])}", file=sys.stderr, flush=True)
+    return runs
+
+
+def training(folder: Path, settings: Run) -> Callable[[], Run]:
+    """One ``farlands train``, without evaluations and with no checkpoint but the last."""
+    fixed = {"evaluations": 0, "checkpoint.seconds": 10**6}
+
+    def measure():
+        overrides = [f"{key}={value}" for key, value in (settings | fixed).items()]
+        place = tempfile.mkdtemp(dir=folder)
+        return run_program([sys.executable, PROGRAMS / "farlands_run.py", *overrides, f"run_dir={place}/run"], ours(folder))
+
+    return measure
+
+
+def peer(folder: Path, python: str, program: str, *arguments) -> Callable[[], Run]:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | cache(folder / "peers")
+    return lambda: run_program([python, PROGRAMS / program, *arguments], environment)
+
+
+def ours(folder: Path | None = None) -> dict[str, str]:
+    """The environment of our own programs; with ``folder``, their compilation cache begins empty."""
+    return os.environ | {"PYTHONPATH": str(ROOT)} | (cache(folder / "farlands") if folder else {})
+
+
+def cache(folder: Path) -> dict[str, str]:
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def run_program(command: list[Any], environment: dict[str, str]) -> Any:
+    """The JSON on the last line of the program's standard output."""
+    done = subprocess.run([str(part) for part in command], env=environment, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"benchmark: {' '.join(map(str, command))} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def until_end(command: list[str]) -> Run:
+    begin = time.monotonic()
+    subprocess.run(command, env=ours(), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    return {"seconds": time.monotonic() - begin}
+
+
+def until_first_metric(command: list[str], folder: Path) -> Run:
+    """Seconds from the start of the process to the first line in metrics.jsonl; the process is ended then."""
+    run = Path(tempfile.mkdtemp(dir=folder)) / "run"
+    log = run.with_suffix(".log")
+    with open(log, "w") as output:
+        begin = time.monotonic()
+        process = subprocess.Popen([*command, f"run_dir={run}"], env=ours(), cwd=ROOT, stdout=output, stderr=output)
+        try:
+            while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size):
+                if process.poll() is not None:
+                    sys.exit(f"benchmark: {' '.join(command)} ended without metrics:\n{log.read_text()[-4000:]}")
+                time.sleep(0.002)
+            return {"seconds": time.monotonic() - begin}
+        finally:
+            process.kill()
+            process.wait()
+
+
+# Telling
+
+
+def plural(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
+def plural_of(name: str) -> str:
+    return name.split(", ")[1]
+
+
+def speed(run: Run) -> float:
+    return run["steps"] / run["seconds"]
+
+
+def median(runs: list[Run], key: str) -> float | None:
+    known = [run[key] for run in runs if run.get(key) is not None]
+    return statistics.median(known) if known else None
+
+
+def ratio(ours: list[Run], theirs: list[Run]) -> dict[str, float]:
+    """Median, smallest and largest quotient of speeds measured in the same round."""
+    quotients = [speed(a) / speed(b) for a, b in zip(ours, theirs, strict=True)]
+    return {"median": statistics.median(quotients), "low": min(quotients), "high": max(quotients)}
+
+
+def speed_row(name: str, runs: list[Run]) -> Run:
+    """``stepping``: without what happens between the compiled calls. ``per CPU second``: a noisy machine changes it less."""
+    row = {"name": name, "steps/s": statistics.median(map(speed, runs)), "low": min(map(speed, runs)), "high": max(map(speed, runs))}
+    if "stepping_seconds" in runs[0]:
+        row["stepping"] = statistics.median(run["steps"] / run["stepping_seconds"] for run in runs)
+    row["per CPU second"] = statistics.median(run["steps"] / run["cpu_seconds"] for run in runs)
+    row["compile s"] = runs[0]["compile_seconds"]  # later rounds find it in the cache
+    if median(runs, "returned") is not None:
+        row["return"] = median(runs, "returned")
+    return row | {"runs": runs}
+
+
+def brief(run: Run) -> str:
+    return f"{speed(run):,.0f} steps/s" if "steps" in run else f"{run['seconds']:.3f} s"
+
+
+def show(rows: list[Run], ratios: dict[str, Run]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("name", "runs")))
+    lines = [["", *columns]] + [[row["name"], *(number(row.get(column)) for column in columns)] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
+    for line in lines:
+        print("  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]))
+    for name, found in ratios.items():
+        print(f"{name}: {found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})")
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def circumstances(options) -> Run:
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": head,
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "platforms": os.environ.get("JAX_PLATFORMS", ""),
+        "rounds": options.rounds,
+        "steps": options.steps,
+    }
+
+
+def processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What the three batchings promise, and what the compiled loop promises."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from runners.base import Clock
+from tests.runners.tiny import AGENTS, BONUSES, TINY, assert_equal, batch_of
+
+
+def run(overrides, batching):
+    batch, total = batch_of(overrides, batching)
+    batch.start()
+    batch.run(0, total, total)
+    return batch
+
+
+def member(snapshot, i):
+    return jax.tree.map(lambda x: x[i : i + 1], snapshot)
+
+
+@pytest.mark.parametrize("bonus", ["counts", pytest.param("rnd", marks=pytest.mark.medium), pytest.param("e3b", marks=pytest.mark.medium)])
+def test_map_equals_single_runs_bit_for_bit(bonus):
+    together = run([*TINY, *BONUSES[bonus], "seeds=[3,5]"], "map").snapshot()
+    for i, seed in enumerate([3, 5]):
+        assert_equal(run([*TINY, *BONUSES[bonus], f"seeds=[{seed}]"], "vmap").snapshot(), member(together, i))
+
+
+@pytest.mark.parametrize("batching", ["vmap", "shard"])
+def test_vmap_and_shard_agree_with_single_runs(batching):
+    """Within rounding, after two iterations; later the policies' choices may part."""
+    overrides = [*AGENTS["ppo"], *BONUSES["counts"]]
+
+    def two(seeds, batching):
+        batch, total = batch_of([*overrides, f"seeds={seeds}"], batching)
+        batch.start()
+        batch.run(0, 2, total)
+        return batch.snapshot()
+
+    together, apart = two("[0,1]", batching), two("[0,1]", "map")
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=1e-4, atol=1e-5)
+
+
+def test_members_differ_by_seed_and_by_hyper_parameter():
+    batch = run([*TINY, "seeds=2", "+vmap.exploration.scale=[0,1]"], "vmap")
+    params = jax.tree.leaves(batch.snapshot()[0].agent.params)[0]
+    assert params.shape[0] == 4
+    assert len({p.tobytes() for p in params}) == 4
+
+
+def test_a_traced_value_equals_the_same_value_written_in():
+    traced = run([*TINY, "seeds=1", "+vmap.agent.learning_rate=[0.003]"], "vmap").snapshot()
+    written = run([*TINY, "seeds=1", "agent.learning_rate=0.003"], "vmap").snapshot()
+    for a, b in zip(jax.tree.leaves(traced[0].agent.params), jax.tree.leaves(written[0].agent.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_member_that_diverges_leaves_the_others_alone():
+    batch = run([*TINY, "seeds=1", "+vmap.agent.learning_rate=[1e-3,1e30]"], "vmap")
+    assert batch.finite().tolist() == [True, False]
+    alone = run([*TINY, "seeds=1", "+vmap.agent.learning_rate=[1e-3]"], "vmap")
+    for a, b in zip(jax.tree.leaves(batch.snapshot()[0].agent.params), jax.tree.leaves(alone.snapshot()[0].agent.params), strict=True):
+        np.testing.assert_allclose(a[0], b[0], rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_is_traced_after_the_plan(monkeypatch):
+    """Segments of any length, first and later ones, run the program that was compiled."""
+    from runners import on_policy
+
+    traces = []
+    original = on_policy.jax_source
+    monkeypatch.setattr(on_policy, "jax_source", lambda *a, **k: traces.append(1) or original(*a, **k))
+    batch, total = batch_of([*TINY, "seeds=2"], "vmap")
+    batch.start()
+    before = len(traces)
+    for start, count in ((0, 1), (1, 3), (4, 2)):
+        batch.run(start, count, total)
+        batch.take_metrics()
+    assert before > 0 and len(traces) == before
+
+
+def test_metrics_of_a_segment_are_those_of_its_iterations():
+    """Means weighted by episodes, the newest counts: however the segment is cut."""
+    rows = []
+    for cuts in ([8], [1, 3, 4]):
+        batch, total = batch_of([*TINY, "seeds=2"], "vmap")
+        batch.start()
+        start = 0
+        for count in cuts:
+            batch.run(start, count, total)
+            start += count
+        rows.append(batch.take_metrics())
+    assert rows[0] == rows[1]
+    assert rows[0][0]["episode/count"] == 8 * 8 * 4 // 4  # iterations x rollout x lanes / episode length
+    assert rows[0][0]["episode/length"] == 4.0
+
+
+def test_clock_reaches_the_step_unbatched():
+    """``lax.cond`` on the clock must stay a branch under vmap."""
+    from runners.batching import vectorised
+    from runners.base import Runner
+
+    def make(hyper):
+        def step(state, clock):
+            state = jax.lax.cond(clock.iteration % 2 == 0, lambda s: s + 1.0, lambda s: s, state)
+            return state, {"x": state}
+
+        return Runner(lambda key: jax.numpy.float32(0), step, None, None, 1)
+
+    _, segment, _, _ = vectorised(make)
+    states = jax.numpy.zeros(3)
+    clock = Clock(jax.numpy.int32(0), jax.numpy.float32(0))
+    steps = jax.make_jaxpr(jax.vmap(make({}).step, in_axes=(0, None)))(states, clock)
+    assert "cond[" in str(steps)

@@ -1,0 +1,107 @@
+"""A run of 2n iterations stopped at n and resumed equals the uninterrupted one, bit for bit, through real checkpoint files."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from envs.builder import Refusal
+from runners import checkpoint
+from tests.runners.tiny import AGENTS, BONUSES, TINY, assert_equal, batch_of
+
+
+def split_equals_whole(overrides, batching, folder):
+    batch, total = batch_of([*overrides, "seeds=2"], batching)
+    half = total // 2
+    batch.start()
+    batch.run(0, half, total)
+    checkpoint.save(folder, half, batch.snapshot(), {"iteration": half}, keep=2)
+    batch.run(half, half, total)
+    whole = batch.snapshot()
+
+    again, _ = batch_of([*overrides, "seeds=2"], batching)  # traced and compiled anew, as another process would
+    snapshot, remembered = checkpoint.load(folder / str(half), again.template())
+    assert remembered == {"iteration": half}
+    again.restore(snapshot)
+    again.run(half, half, total)
+    assert_equal(again.snapshot(), whole)
+    fresh, _ = batch_of([*overrides, "seeds=2"], batching)
+    fresh.start()
+    fresh.run(0, total, total)  # in one call instead of two
+    assert_equal(fresh.snapshot(), whole)
+
+
+@pytest.mark.parametrize("batching", ["vmap", "shard", "map"])
+def test_resume_is_exact(batching, tmp_path):
+    split_equals_whole([*AGENTS["ppo"], *BONUSES["counts"]], batching, tmp_path)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("bonus", BONUSES)
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("batching", ["vmap", "shard", "map"])
+def test_resume_is_exact_everywhere(agent, bonus, batching, tmp_path):
+    if (agent, bonus) == ("ppo", "counts"):
+        pytest.skip("in the fast tests")
+    split_equals_whole([*AGENTS[agent], *BONUSES[bonus]], batching, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    batch, total = batch_of([*TINY, "seeds=2"], "vmap")
+    batch.start()
+    checkpoint.save(folder, 1, batch.snapshot(), {"iteration": 1}, keep=2)
+    return folder, batch
+
+
+def test_old_checkpoints_are_pruned_and_drafts_removed(saved, tmp_path):
+    _, batch = saved
+    (tmp_path / ".draft-7-123").mkdir()
+    for iteration in (1, 2, 10):
+        checkpoint.save(tmp_path, iteration, batch.snapshot(), {}, keep=2)
+    assert checkpoint.list_iterations(tmp_path) == [2, 10]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "2"]
+
+
+def test_damage_is_noticed(saved, tmp_path):
+    _, batch = saved
+    path = checkpoint.save(tmp_path, 1, batch.snapshot(), {}, keep=2)
+    largest = max((p for p in (path / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 0xFF
+    largest.write_bytes(bytes(content))
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.load(path, batch.template())
+    (path / "meta.json").write_text("{")
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.load(path, batch.template())
+
+
+def test_a_changed_number_is_noticed(saved, tmp_path):
+    """orbax restores whatever is there; the table of checksums does not agree."""
+    _, batch = saved
+    path = checkpoint.save(tmp_path, 1, batch.snapshot(), {}, keep=2)
+    meta = json.loads((path / "meta.json").read_text())
+    meta["arrays"][3]["crc"] ^= 1
+    (path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(checkpoint.Damaged, match="not what was written"):
+        checkpoint.load(path, batch.template())
+
+
+def test_checkpoint_of_another_program_is_refused(saved):
+    folder, _ = saved
+    other, _ = batch_of([*TINY, "agent.hidden=[9]", "seeds=2"], "vmap")
+    with pytest.raises(Refusal, match="another program"):
+        checkpoint.load(folder / "1", other.template())
+
+
+def test_round_trip_keeps_every_dtype(saved):
+    folder, batch = saved
+    snapshot, _ = checkpoint.load(folder / "1", batch.template())
+    assert_equal(snapshot, batch.snapshot())
+    assert {str(np.asarray(x).dtype) for x in jax.tree.leaves(snapshot)} >= {"float32", "int32", "uint32", "bool"}
