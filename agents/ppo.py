@@ -7,7 +7,8 @@ discounts, non-episodic intrinsic returns. ``mix="sum"`` adds the rewards first 
 clips the sum to [-1, 1], as CFN was published (arXiv 2306.03186).
 
 Departures: truncated episodes bootstrap from their true last observation (most implementations treat them as terminal);
-shuffling draws one random order per epoch by sorting random bits.
+shuffling draws one random order per epoch by sorting random bits (32 less those that number the samples: ties, which are rare,
+keep their order).
 """
 
 from __future__ import annotations
@@ -218,7 +219,10 @@ def minibatcher(data, memory, count, recurrent) -> Minibatches:
         raise Refusal(f"agent.minibatches={count} does not divide {what}; nearest that do: {', '.join(map(str, near))}")
 
     def order(key):
-        return jnp.argsort(jax.random.bits(key, (total,))).reshape(count, total // count)
+        # random bits with the index in the lowest places: sorting one plain array is 4 times faster than an argsort on a CPU
+        places = max(total - 1, 1).bit_length()
+        mixed = jax.lax.sort(jax.random.bits(key, (total,)) << places | jnp.arange(total, dtype=jnp.uint32), is_stable=False)
+        return (mixed & (2**places - 1)).astype(jnp.int32).reshape(count, total // count)
 
     if recurrent:
         def take(index):

@@ -16,10 +16,10 @@ import difflib
 import importlib
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 
 
 class Refusal(Exception):
@@ -36,7 +36,7 @@ class Real(NamedTuple):
     traceable = True
 
     def accepts(self, value: Any) -> bool:
-        number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         return bool(number and not math.isnan(value) and self.low <= value <= self.high and not (self.open_low and value == self.low))
 
     def describe(self) -> str:
@@ -52,7 +52,7 @@ class Integer(NamedTuple):
     traceable = False
 
     def accepts(self, value: Any) -> bool:
-        return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and self.low <= value <= self.high
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def describe(self) -> str:
         return f"a whole number in [{self.low}, {self.high:g}]"

@@ -7,8 +7,8 @@ Probing is triangular, home + p(p+1)/2, which visits every slot of a power-of-tw
 up to 70 % load a search of more than that has probability 0.7^128, below 1e-19; close to full, a new key may find no place
 although a few are left. Such a key gets slot -1 and is counted in ``dropped``; what is stored is never overwritten.
 
-All keys of a call probe side by side. Where several want the same empty place the lowest index takes it, so results do not
-depend on the order in which a device writes. Hashing follows MurmurHash3's finaliser (Appleby, public domain); every word is
+All keys of a call probe side by side, first reading only: where nothing is new, as in most steps, the table is not written. Where
+several keys want the same empty place the lowest index takes it, so results do not depend on the order in which a device writes. Hashing follows MurmurHash3's finaliser (Appleby, public domain); every word is
 mixed with a salt of its position and the results are summed, so hashing is one parallel pass. Two observations that differ in
 one word never collide; others do with probability 2^-64.
 """
@@ -64,30 +64,28 @@ def insert(table: HashTable, keys: jax.Array, axis: str | None = None) -> tuple[
     """
     capacity, lanes = table.keys.shape[0], jnp.arange(keys.shape[0], dtype=jnp.int32)
     keys = keys.astype(jnp.uint32)
-    wanted = jnp.any(keys != jnp.uint32(EMPTY), axis=-1)
     home, limit = _home(keys), min(capacity, PROBES)
+    wanted = _wanted(keys)
+    slots, tries = _search(table.keys, keys)  # reads only; most calls bring nothing new and end here
+    active = wanted & (slots < 0) & (tries < limit)
 
-    def probe(carry):
+    def claim(carry):
         stored, owner, tries, slots, is_new, active, _ = carry
         place = _place(home, tries, capacity)
-        there = stored.at[place].get(mode="promise_in_bounds")
-        equal = jnp.all(there == keys, axis=-1)
-        empty = jnp.all(there == jnp.uint32(EMPTY), axis=-1)
-        claim = jnp.where(active & empty, place, capacity)  # capacity is out of bounds: dropped
-        owner = owner.at[claim].min(lanes, mode="drop")
+        equal, empty = _compare(stored, place, keys)
+        claimed = jnp.where(active & empty, place, capacity)  # capacity is out of bounds: dropped
+        owner = owner.at[claimed].min(lanes, mode="drop")
         won = active & empty & (owner.at[place].get(mode="promise_in_bounds") == lanes)
         stored = stored.at[jnp.where(won, place, capacity)].set(keys, mode="drop")
-        owner = owner.at[claim].set(_NOBODY, mode="drop")
+        owner = owner.at[claimed].set(_NOBODY, mode="drop")
         settled = active & (equal | won)
-        slots = jnp.where(settled, place, slots)
         # who lost a claim looks at the same place again: the winner's key may be its own
         tries = jnp.where(active & ~equal & ~empty, tries + 1, tries)
-        active = active & ~settled & (tries < limit)
+        slots, active = jnp.where(settled, place, slots), active & ~settled & (tries < limit)
         return stored, owner, tries, slots, is_new | won, active, any_member(active, axis)
 
-    tries, slots, is_new = jnp.zeros_like(lanes), jnp.full_like(lanes, -1), jnp.zeros_like(wanted)
-    carry = (table.keys, table.owner, tries, slots, is_new, wanted, any_member(wanted, axis))
-    stored, owner, _, slots, is_new, _, _ = jax.lax.while_loop(lambda carry: carry[-1], probe, carry)
+    carry = (table.keys, table.owner, tries, slots, jnp.zeros_like(wanted), active, any_member(active, axis))
+    stored, owner, _, slots, is_new, _, _ = jax.lax.while_loop(lambda carry: carry[-1], claim, carry)
     lost = jnp.sum(wanted & (slots < 0), dtype=jnp.int32)
     dropped = jnp.minimum(table.dropped, _NOBODY - lost) + lost  # stays at its largest value rather than wrap
     return HashTable(stored, owner, table.size + jnp.sum(is_new, dtype=jnp.int32), dropped), slots, is_new
@@ -95,22 +93,35 @@ def insert(table: HashTable, keys: jax.Array, axis: str | None = None) -> tuple[
 
 def lookup(table: HashTable, keys: jax.Array) -> jax.Array:
     """Slots of ``keys`` uint32[..., 2] -> i32[...]; -1 where absent."""
-    capacity, lead = table.keys.shape[0], keys.shape[:-1]
-    keys = keys.astype(jnp.uint32).reshape(-1, 2)
-    home, limit = _home(keys), min(capacity, PROBES)
+    return _search(table.keys, keys.astype(jnp.uint32).reshape(-1, 2))[0].reshape(keys.shape[:-1])
+
+
+def _search(stored: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(slots i32[N], -1 where absent; tries i32[N] until the key or an empty place was met, or the limit)."""
+    capacity, home = stored.shape[0], _home(keys)
 
     def probe(carry):
         tries, slots, active = carry
         place = _place(home, tries, capacity)
-        there = table.keys.at[place].get(mode="promise_in_bounds")
-        equal = active & jnp.all(there == keys, axis=-1)
-        empty = jnp.all(there == jnp.uint32(EMPTY), axis=-1)
-        tries = tries + 1
-        return tries, jnp.where(equal, place, slots), active & ~equal & ~empty & (tries < limit)
+        equal, empty = _compare(stored, place, keys)
+        slots = jnp.where(active & equal, place, slots)
+        active = active & ~equal & ~empty
+        tries = jnp.where(active, tries + 1, tries)
+        return tries, slots, active & (tries < min(capacity, PROBES))
 
     start = jnp.zeros(keys.shape[:1], jnp.int32)
-    carry = (start, start - 1, jnp.any(keys != jnp.uint32(EMPTY), axis=-1))
-    return jax.lax.while_loop(lambda carry: jnp.any(carry[-1]), probe, carry)[1].reshape(lead)
+    tries, slots, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[-1]), probe, (start, start - 1, _wanted(keys)))
+    return slots, tries
+
+
+def _compare(stored: jax.Array, place: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether the places [N] hold the keys [N, 2], and whether they are empty."""
+    there = stored.at[place].get(mode="promise_in_bounds")
+    return jnp.all(there == keys, axis=-1), ~_wanted(there)
+
+
+def _wanted(keys: jax.Array) -> jax.Array:
+    return jnp.any(keys != jnp.uint32(EMPTY), axis=-1)
 
 
 def hash_observation(obs: PyTree, lead_ndim: int) -> jax.Array:

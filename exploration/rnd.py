@@ -33,7 +33,7 @@ import optax
 from gymnasium import spaces
 
 from agents.networks import MLP, Convolutions, dummy, encoder_kind
-from envs.base import Key, PyTree, Spec
+from envs.base import Key, PyTree, Spec, foreign_code
 from envs.builder import FRACTION, POSITIVE, Integer, Sizes, options
 from exploration.base import Bonus, BonusInfo, bonus
 from exploration.normalizers import moments, standardize, update_moments
@@ -194,7 +194,8 @@ def fit(
         index, key = inputs
         minibatch = jax.tree.map(lambda x: x[index], data)
         grads, metrics = jax.grad(loss, has_aux=True)(params, minibatch, key)
-        updates, optimizer = ADAM.update(grads, optimizer)
+        with foreign_code():
+            updates, optimizer = ADAM.update(grads, optimizer)
         params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
         return (params, optimizer), metrics
 

@@ -46,12 +46,15 @@ def run(arguments: list[str]) -> int:
     except Refusal as error:
         print(f"farlands: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("farlands: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"farlands: {error}; what was saved before is kept", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("farlands: interrupted", file=sys.stderr)
+        return 130
 
 
 def refuse_shadowed() -> None:

@@ -35,6 +35,7 @@ class Remember:
     frozen: dict[str, int] = field(default_factory=dict)  # member -> environment steps at which it stopped being finite
     evaluations: list[list[dict[str, Any]]] = field(default_factory=list)  # per evaluation, per member
     last_rows: list[dict[str, Any]] = field(default_factory=list)  # newest line of metrics per member
+    program: dict[str, Any] = field(default_factory=dict)  # what computed it: batching, devices, versions
 
 
 class Stopped(Exception):

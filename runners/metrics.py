@@ -72,15 +72,17 @@ def combine(so_far: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_host(metrics: dict[str, Any], member: int) -> dict[str, float | int | None]:
-    """One member's metrics as Python numbers; None where there was nothing to average."""
+    """One member's metrics as Python numbers; None where there was nothing to average, or where it is not finite (JSON has
+    no such numbers)."""
 
     def number(metric):
         if isinstance(metric, Mean):
             weight = float(metric.weight[member])
-            return float(metric.total[member]) / weight if weight else None
-        if isinstance(metric, Last) and not metric.known[member]:
+            value = float(metric.total[member]) / weight if weight else math.nan
+        elif isinstance(metric, Last) and not metric.known[member]:
             return None
-        value = np.asarray(metric.value)[member].item()
-        return None if value == -math.inf else value
+        else:
+            value = np.asarray(metric.value)[member].item()
+        return value if math.isfinite(value) else None
 
     return {name: number(metric) for name, metric in metrics.items()}

@@ -21,7 +21,7 @@ from runners.compose import COMMAND
 from runners.experiment import Experiment, experiment, iterations_of
 from runners.loop import Loop, Remember
 from runners.progress import Reporter
-from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration
+from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, versions
 from runners.table import headline, results, show
 
 
@@ -88,7 +88,11 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     batch.compile()
     seconds = round(time.monotonic() - begin, 2)
     directory.write_manifest({**plan, "compile_seconds": seconds})
+    program = {"batching": plan["batching"], "devices": plan["devices"], "jaxlib": versions()["jaxlib"]}
     remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration)
+    if remember.program and remember.program != program:
+        reporter.say(f"this part is computed by {program}, the part before by {remember.program}: equal to an uninterrupted run within rounding, not bit for bit")
+    remember.program = program
     loop = Loop(
         batch=batch,
         members=members,

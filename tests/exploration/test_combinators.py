@@ -181,7 +181,7 @@ def test_ensemble_is_the_mean_of_its_copies():
     inner = c.mask_terminal(w, bonus=rnd(w, hidden=(), embedding=4, epochs=5, minibatches=2, learning_rate=1e-2))
     made = c.ensemble(w, bonus=inner, size=3)
     state, steps, bonuses = play(made, ids)
-    copies = [jax.tree.map(lambda x: x[n], state) for n in range(3)]  # noqa: B023
+    copies = [jax.tree.map(lambda x: x[n], state) for n in range(3)]
     pay = jax.jit(lambda s: inner.value(s, inner.score(s, steps)))
     alone = np.stack([pay(s) for s in copies])
     np.testing.assert_allclose(bonuses, alone.mean(0), rtol=1e-4)

@@ -23,7 +23,7 @@ def world(lanes=1, num_states=STATES):
 def arrivals(ids):
     """A transition that ends in the states ``ids``, of any shape; the observation shows the state too."""
     ids = jnp.asarray(ids, jnp.int32)
-    obs = jnp.stack([ids * 0.5, -ids * 1.0], axis=-1).astype(jnp.float32)
+    obs = jnp.stack([ids, -ids], axis=-1).astype(jnp.float32) / 2
     no = jnp.zeros(ids.shape, bool)
     return Transition(obs, ids, no.astype(jnp.float32), obs, no, no, no, {"state_id": ids})
 

@@ -9,9 +9,10 @@ import pytest
 
 from envs.builder import Refusal
 from exploration import hash_table as module
-from exploration.hash_table import EMPTY, PROBES, HashTable, hash_observation, hash_table
+from exploration.hash_table import EMPTY, PROBES, HashTable, hash_table
 
 insert, lookup, home = jax.jit(module.insert, static_argnums=2), jax.jit(module.lookup), jax.jit(module._home)
+hash_observation = jax.jit(module.hash_observation, static_argnums=1)
 
 
 def distinct_keys(rng: np.random.Generator, number: int) -> np.ndarray:
@@ -113,7 +114,7 @@ def test_capacity_must_be_a_power_of_two(capacity, nearest):
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "uint16", "int32", "float16", "bfloat16", "float32"])
 def test_hashes_are_equal_exactly_for_equal_observations(dtype):
     values = np.random.default_rng(3).integers(0, 2, (200, 11))
-    hashes = np.asarray(jax.jit(lambda x: hash_observation(x, 1))(jnp.asarray(values).astype(dtype)))
+    hashes = np.asarray(hash_observation(jnp.asarray(values).astype(dtype), 1))
     assert hashes.dtype == np.uint32 and hashes.shape == (200, 2)
     for lane in range(2):  # each 32-bit lane alone tells 200 observations apart
         assert len(np.unique(hashes[:, lane])) == len(np.unique(values, axis=0)) > 150
@@ -132,8 +133,8 @@ def test_hash_of_trees_and_of_any_leading_shape():
     obs = {"a": jnp.asarray(rng.normal(size=(5, 4, 3)), jnp.float32), "b": jnp.asarray(rng.integers(0, 9, (5, 4)), jnp.uint8)}
     whole = hash_observation(obs, 2)
     assert whole.shape == (5, 4, 2)
-    np.testing.assert_array_equal(whole[2, 1], hash_observation(jax.tree.map(lambda x: x[2, 1], obs), 0))
-    np.testing.assert_array_equal(whole[3], hash_observation(jax.tree.map(lambda x: x[3], obs), 1))
+    np.testing.assert_array_equal(whole[2, 1], hash_observation({name: x[2, 1] for name, x in obs.items()}, 0))
+    np.testing.assert_array_equal(whole[3], hash_observation({name: x[3] for name, x in obs.items()}, 1))
 
 
 def test_no_collisions_among_structured_observations():

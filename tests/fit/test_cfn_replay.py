@@ -94,7 +94,7 @@ def cfn(spec: Spec, *, learning_rate: float = 1e-3, batch: int = 256, balance: f
         return state._replace(params=params, optimizer=opt, visits=state.visits._replace(rows=table)), {"loss": error}
 
     info = BonusInfo(needs=("next_obs",), stores=("cfn",), scored="batch")
-    return bonus(init=init, observe=observe, score=score, update=update, info=info)
+    return bonus(init=init, observe=observe, score=score, update=update, value=lambda state, raw: raw - 1.0, info=info)
 
 
 class DQNState(NamedTuple):
@@ -168,10 +168,10 @@ def make_runner(hyper) -> Runner:
         source_state, step = act(state, state.source, keys[0], "explore")
         explored, notes = explorer.observe(state.bonus, keys[1], step)
         replay = push(state.replay, step._replace(annotations=notes))
-        index = jax.random.randint(keys[2], (64,), 0, jnp.minimum(replay.written, 2**14))
+        index = jax.random.randint(keys[2], (128,), 0, jnp.minimum(replay.written, 2**14))
         batch = jax.tree.map(lambda x: x[index], replay.rows)
         fresh = explorer.score(explored, batch)
-        streams = RewardStream(batch.reward, 0.99, 1.0, True), RewardStream(fresh, 0.99, hyper["weight"], True)
+        streams = RewardStream(batch.reward, 0.99, 1.0, True), RewardStream(explorer.value(explored, fresh), 0.99, hyper["weight"], True)
         learnt, aux = agent.learn(state.agent, keys[3], (batch, Signal(streams, clock.progress)))
         explored, _ = explorer.update(explored, keys[3], (batch, aux))
         visits = state.visits.at[step.info["state_id"]].add(1)

@@ -1,0 +1,213 @@
+"""One table of tiny cases for every world, agent, bonus and runner: the law tests walk it, so adding a method is adding a row.
+
+A row's name begins with the option under ``configs/`` that it stands for, as ``ppo`` or ``ppo/recurrent``; ``test_configs.py`` fails
+for an option, or for a builder, without a row. Rows are configuration entries: what ``_target_`` names is built from them as the
+command line builds it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.base import Spec
+
+Entry = dict[str, Any]
+
+
+def entry(target: str, **arguments: Any) -> Entry:
+    return {"_target_": target, **arguments}
+
+
+# --- worlds ------------------------------------------------------------------------------------------------------------
+
+WORLDS: dict[str, Entry] = {
+    "deep_sea": entry("envs.deep_sea.deep_sea", size=4),
+    "deep_sea/stochastic": entry("envs.deep_sea.deep_sea", size=4, stochastic=True),
+    "gymnax": entry("envs.gymnax.gymnax", id="CartPole-v1", max_steps_in_episode=12),
+    "gymnax/box_actions": entry("envs.gymnax.gymnax", id="MountainCarContinuous-v0", max_steps_in_episode=7),
+    "gymnax/planes": entry("envs.gymnax.gymnax", id="Catch-bsuite"),
+    "xminigrid": entry("envs.xminigrid.xminigrid", id="MiniGrid-Empty-5x5", max_steps=11),
+    "xminigrid/full": entry("envs.xminigrid.xminigrid", id="MiniGrid-DoorKey-5x5", view="full", max_steps=11),
+}
+
+
+# --- agents ------------------------------------------------------------------------------------------------------------
+
+VECTOR = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+CODES = spaces.Box(np.zeros((5, 5, 2), np.uint8), np.broadcast_to(np.uint8([12, 11]), (5, 5, 2)), dtype=np.uint8)
+PIXELS = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+AUGMENTED = spaces.Dict({"obs": CODES, "features": spaces.Box(0.0, 1.0, (6,), np.float32)})
+BOX_ACTIONS = spaces.Box(np.float32([-2.0, 0.5]), np.float32([1.0, np.inf]))
+
+ONE, TWO = ("extrinsic",), ("extrinsic", "intrinsic")
+
+
+class AgentCase(NamedTuple):
+    entry: Entry
+    observation: spaces.Space = VECTOR
+    action: spaces.Space = spaces.Discrete(3, start=2)
+    streams: tuple[str, ...] = ONE
+
+    @property
+    def learns(self) -> bool:
+        return self.entry["_target_"] != "agents.random.random"
+
+
+def tiny_ppo(**arguments: Any) -> Entry:
+    """One full batch, so that the first update is one gradient step, and no clipping of its norm, which would couple the losses."""
+    return entry("agents.ppo.ppo", **{"hidden": (8,), "epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, **arguments})
+
+
+AGENTS: dict[str, AgentCase] = {
+    "random": AgentCase(entry("agents.random.random")),
+    "random/box_actions": AgentCase(entry("agents.random.random"), action=BOX_ACTIONS),
+    "ppo": AgentCase(tiny_ppo()),
+    "ppo/box_actions": AgentCase(tiny_ppo(), action=BOX_ACTIONS),
+    "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6), streams=TWO),
+    "ppo/codes": AgentCase(tiny_ppo(), CODES),
+    "ppo/pixels": AgentCase(tiny_ppo(), PIXELS),
+    "ppo/augmented": AgentCase(tiny_ppo(), AUGMENTED),
+    "ppo/discrete_obs": AgentCase(tiny_ppo(), spaces.Discrete(5, start=1)),
+    "ppo/heads": AgentCase(tiny_ppo(), streams=TWO),
+    "ppo/sum": AgentCase(tiny_ppo(mix="sum"), streams=TWO),
+    "ppo/sum_then_clip": AgentCase(tiny_ppo(mix="sum_then_clip"), streams=TWO),
+    "ppo/everything": AgentCase(
+        tiny_ppo(minibatches=2, epochs=2, value_clip=0.2, normalize_obs=True, normalize_rewards=True, max_grad_norm=0.5, entropy_schedule="linear"),
+        streams=TWO,
+    ),
+}
+
+
+# --- bonuses -----------------------------------------------------------------------------------------------------------
+
+LANES, STATES = 3, 6
+
+
+def bonus_spec(observation: spaces.Space = VECTOR, action: spaces.Space = spaces.Discrete(3, start=1), **changed: Any) -> Spec:  # noqa: B008
+    """A world that declares what every bonus might need, as seen by a bonus."""
+    info = {"state_id": spaces.Discrete(STATES), "position": spaces.Box(0, 9, (2,), np.int32)}
+    return Spec(observation, action, "laws", info=info, num_states=STATES, lanes=LANES)._replace(**changed)
+
+
+class BonusCase(NamedTuple):
+    entry: Entry
+    observation: spaces.Space = VECTOR
+    action: spaces.Space = spaces.Discrete(3, start=1)
+    fades: bool = True  # raw is smaller when the same steps are seen again
+
+    def spec(self, **changed: Any) -> Spec:
+        return bonus_spec(self.observation, self.action, **changed)
+
+
+def counts(**arguments: Any) -> Entry:
+    return entry("exploration.counts.counts", **{"capacity": 64, **arguments})
+
+
+def rnd(**arguments: Any) -> Entry:
+    return entry("exploration.rnd.rnd", **{"hidden": (8,), "embedding": 4, "learning_rate": 1e-2, "minibatches": 2, "warmup": 3, **arguments})
+
+
+def e3b(**arguments: Any) -> Entry:
+    return entry("exploration.e3b.e3b", **{"hidden": (8,), "embedding": 4, "minibatches": 2, **arguments})
+
+
+BONUSES: dict[str, BonusCase] = {
+    "none": BonusCase(entry("exploration.base.none"), fades=False),
+    "counts": BonusCase(counts()),
+    "counts/batch": BonusCase(counts(scored="batch")),
+    "counts/per_episode": BonusCase(counts(per_episode=True)),
+    "counts/hashed": BonusCase(counts(key="observation")),
+    "counts/hashed_batch": BonusCase(counts(key="observation", scored="batch")),
+    "rnd": BonusCase(rnd()),
+    "rnd/some_samples": BonusCase(rnd(update_proportion=0.5, epochs=2)),
+    "rnd/codes": BonusCase(rnd(), CODES),
+    "rnd/pixels": BonusCase(rnd(), PIXELS),
+    "rnd/dict": BonusCase(rnd(), AUGMENTED),
+    "e3b": BonusCase(e3b()),
+    "e3b/random": BonusCase(e3b(encoder="random", skip_first=False, encoding="diagonal")),
+    "e3b/box_actions": BonusCase(e3b(), action=BOX_ACTIONS),
+    "e3b/codes": BonusCase(e3b(), CODES),
+}
+
+INNER: dict[str, Entry] = {"counts": counts(), "rnd": rnd(), "e3b": e3b()}
+
+
+def combined(name: str, **arguments: Any) -> Entry:
+    return entry(f"exploration.combinators.{name}", **arguments)
+
+
+# every combinator, around any bonus
+COMBINATORS = {
+    "scale": lambda inner: combined("scale", bonus=inner, factor=0.5),
+    "clip": lambda inner: combined("clip", bonus=inner, low=0.05, high=0.7),
+    "mask_terminal": lambda inner: combined("mask_terminal", bonus=inner),
+    "schedule": lambda inner: combined("schedule", bonus=inner, decay=0.5, floor=0.1),
+    "normalize": lambda inner: combined("normalize", bonus=inner),
+    "normalize_std": lambda inner: combined("normalize", bonus=inner, by="std"),
+    "every": lambda inner: combined("every", bonus=inner, period=2),
+    "augment": lambda inner: combined("augment", bonus=inner),
+    "ensemble": lambda inner: combined("ensemble", bonus=inner, size=2),
+    "chain": lambda inner: combined("chain", bonuses=[combined("scale", bonus=counts(per_episode=True), factor=0.5), inner]),
+    "product": lambda inner: combined("product", bonuses=[inner, counts(key="observation", scored="batch")]),
+    "gate": lambda inner: combined("gate", bonus=inner, mask=counts(per_episode=True), above=0.9),
+}
+REFUSED = {"augment/rnd"}  # rows that must be refused when they are built
+COMBINED: dict[str, BonusCase] = {f"{c}/{i}": BonusCase(make(inner)) for c, make in COMBINATORS.items() for i, inner in INNER.items()}
+NESTED: dict[str, BonusCase] = {
+    "nested/novelty_on_first_visits": BonusCase(
+        combined(
+            "normalize",
+            bonus=combined("gate", bonus=combined("clip", bonus=rnd(), high=5.0), mask=counts(per_episode=True), above=0.9),
+        )
+    ),
+    "nested/everything": BonusCase(
+        combined(
+            "augment",
+            bonus=combined(
+                "schedule",
+                bonus=combined(
+                    "chain",
+                    bonuses=[
+                        combined("every", bonus=combined("normalize", bonus=combined("mask_terminal", bonus=e3b()), by="std")),
+                        combined("product", bonuses=[counts(), counts(scored="batch")]),
+                    ],
+                ),
+            ),
+        )
+    ),
+}
+BONUSES |= {name: case for name, case in (COMBINED | NESTED).items() if name not in REFUSED}
+
+
+# --- runners -----------------------------------------------------------------------------------------------------------
+
+
+class RunnerCase(NamedTuple):
+    entry: Entry
+    env: Entry = WORLDS["deep_sea"]
+    agent: Entry = tiny_ppo()  # noqa: RUF009
+    exploration: Entry = counts()  # noqa: RUF009
+
+
+RUNNERS: dict[str, RunnerCase] = {
+    "on_policy": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=6)),
+    "on_policy/truncated": RunnerCase(
+        entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()
+    ),
+}
+
+TABLES: dict[str, dict[str, Any]] = {"env": WORLDS, "agent": AGENTS, "exploration": BONUSES, "runner": RUNNERS}
+
+
+def entry_of(row: Any) -> Entry:
+    return row if isinstance(row, dict) else row.entry
+
+
+def targets(part: Any) -> set[str]:
+    """Every builder named in an entry, nested ones included."""
+    if isinstance(part, dict):
+        return {v for k, v in part.items() if k == "_target_"} | {t for v in part.values() for t in targets(v)}
+    return {t for v in part for t in targets(v)} if isinstance(part, (list, tuple)) else set()
