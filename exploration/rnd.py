@@ -154,12 +154,13 @@ def float_space(space: spaces.Space) -> spaces.Space:
 
 
 def to_floats(space: spaces.Space, obs: PyTree) -> PyTree:
-    """Observations as f32; Discrete ones as one-hot. Any leading shape."""
+    """Observations as f32 of any leading shape: Discrete ones as one-hot, codes and pixels divided by their largest value."""
     if isinstance(space, spaces.Dict):
         return {name: to_floats(inner, obs[name]) for name, inner in space.spaces.items()}
     if isinstance(space, spaces.Discrete):
         return jax.nn.one_hot(obs - int(space.start), int(space.n), dtype=jnp.float32)
-    return obs.astype(jnp.float32)
+    largest = int(np.max(space.high)) if np.issubdtype(space.dtype, np.integer) else 1
+    return obs.astype(jnp.float32) / (largest if 1 < largest <= 255 else 1.0)
 
 
 def flatten_lead(tree: PyTree, lead: int) -> PyTree:

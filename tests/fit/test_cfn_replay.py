@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gymnasium import spaces
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,15 +20,34 @@ import pytest
 from agents.base import Agent, RewardStream, Signal
 from agents.networks import Torso, dummy
 from agents.normalizers import Moments, moments_init, moments_normalize, moments_update
-from envs.base import PyTree, Spec, Transition
-from envs.deep_sea import deep_sea, optimal_return
+from envs.base import Environment, PyTree, Spec, TimeStep, Transition
 from exploration.base import Bonus, BonusInfo, bonus
 from runners import metrics as m
 from runners.base import Runner
 from runners.source import SourceState, jax_source
 
-SIZE, LANES, SEEDS, ITERATIONS, COINS = 10, 8, 3, 2000, 20
-WORLD = deep_sea(size=SIZE)
+SIDE, LIMIT, LANES, SEEDS, ITERATIONS, COINS = 10, 36, 8, 3, 800, 20
+
+
+def grid() -> Environment:
+    """From one corner to the other: reward 1 and the end there, else 0; four moves, cut after LIMIT steps."""
+
+    def seen(place):
+        return jax.nn.one_hot(place[0] * SIDE + place[1], SIDE * SIDE)
+
+    def reset(key):
+        return (jnp.zeros(2, jnp.int32), jnp.int32(0)), seen(jnp.zeros(2, jnp.int32))
+
+    def step(state, key, action):
+        place = jnp.clip(state[0] + jnp.array([[1, 0], [-1, 0], [0, 1], [0, -1]])[action], 0, SIDE - 1)
+        goal, time = jnp.all(place == SIDE - 1), state[1] + 1
+        return (place, time), TimeStep(seen(place), goal.astype(jnp.float32), goal, time >= LIMIT, {"state_id": place[0] * SIDE + place[1]})
+
+    spec = Spec(spaces.Box(0.0, 1.0, (SIDE * SIDE,)), spaces.Discrete(4), "grid", LIMIT, {"state_id": spaces.Discrete(SIDE * SIDE)}, SIDE * SIDE, 1.0)
+    return Environment(spec, reset, step)
+
+
+WORLD = grid()
 
 
 class Ring(NamedTuple):
@@ -179,7 +199,7 @@ def make_runner(hyper) -> Runner:
         return State(state.key, source_state, learnt, explored, replay, visits), m.typed(found)
 
     def evaluate(state, key):
-        end, steps = jax.lax.scan(lambda s, k: act(state, s, k, "greedy"), source.init(key), jax.random.split(key, SIZE))
+        end, steps = jax.lax.scan(lambda s, k: act(state, s, k, "greedy"), source.init(key), jax.random.split(key, LIMIT))
         return {"return": m.mean(steps.info["episode_return"], steps.done)}
 
     return Runner(init, step, evaluate, source.spec, LANES)

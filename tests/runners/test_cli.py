@@ -54,7 +54,7 @@ def test_help_and_list_import_neither_hydra_nor_jax(tmp_path):
     [
         (["trian"], "did you mean train"),
         (["train", "agent.learning_rat=1"], "did you mean agent.learning_rate"),
-        (["train", "agent.discount=0.9"], "did you mean runner.discount"),
+        (["train", "agent.discount=0.9"], "or runner.discount?"),
         (["train", "agent=pppo"], "did you mean ppo"),
         (["train", "exploration=cont"], "did you mean counts"),
         (["train", "seeds"], "write key=value"),
