@@ -48,8 +48,8 @@ def elliptical(inverse: jax.Array, phi: jax.Array) -> tuple[jax.Array, jax.Array
     u = jnp.einsum("...ij,...j->...i", inverse, phi)
     b = jnp.einsum("...i,...i->...", phi, u)
     gain = jnp.where(b > 0.0, 1.0 / (1.0 + jnp.maximum(b, 0.0)), 0.0)
-    scaled = u * gain[..., None]
-    return jnp.maximum(b, 0.0), inverse - scaled[..., :, None] * u[..., None, :]
+    outer = u[..., :, None] * u[..., None, :]  # before scaling, so that the inverse stays symmetric to the last bit
+    return jnp.maximum(b, 0.0), inverse - gain[..., None, None] * outer
 
 
 @options(

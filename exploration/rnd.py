@@ -13,11 +13,11 @@ at least 36 x 36 px  convolutions (leaky ReLU), linear              convolutions
 anything else        flat floats, ``hidden`` (ReLU), linear         the same, seeded apart
 ===================  =============================================  =======================================================
 
-Departures: statistics are updated at every step, not once per rollout; small observations use dense layers, and a target as small
-as the predictor; integer codes (MiniGrid) are taken as floats and normalised, as is common, Discrete observations as one-hot.
-The networks see the whole observation: the paper gives them the last frame of a stack, so with frame stacking give RND a world
-that shows one frame, or accept a different method. The defaults suit small worlds; the paper's for Atari are hidden=[512,512],
-embedding=512, warmup=6400, and update_proportion=0.25 with 128 lanes.
+Departures: statistics are updated at every step, not once per rollout; small observations use dense layers, and a target as large as
+the predictor; integer codes (MiniGrid) are numbers like any other, divided by their largest value and normalised; Discrete
+observations are one-hot. The networks see the whole observation where the paper gives them the last frame of a stack: with frame
+stacking, RND needs a world that shows one frame, or is a different method. The defaults suit small worlds; the paper's for Atari are
+hidden=[512,512], embedding=512, epochs=4, warmup=6400, and update_proportion=0.25 with 128 lanes.
 """
 
 from __future__ import annotations

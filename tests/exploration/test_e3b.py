@@ -54,7 +54,9 @@ def test_known_answers():
 def test_sherman_morrison_equals_the_direct_inverse():
     vectors = np.random.default_rng(0).normal(size=(50, 4))
     direct = np.linalg.inv(0.1 * np.eye(4) + vectors.T @ vectors)
-    np.testing.assert_allclose(pay(vectors)[1], direct, atol=2e-5 * np.abs(direct).max() + 1e-6)
+    inverse = np.asarray(pay(vectors)[1])
+    np.testing.assert_allclose(inverse, direct, atol=2e-5 * np.abs(direct).max() + 1e-6)
+    np.testing.assert_array_equal(inverse, inverse.T)
 
 
 def test_long_repetition_of_large_features_stays_sane():

@@ -118,7 +118,7 @@ def test_values_are_the_builders_defaults(group, option):
     """Documentation that is wrong is worse than none: what the file shows is what the function does without it."""
     written = read(group, option)
     parameters = keyword_only(locate(written.pop("_target_")))
-    if group == "exploration":
+    if group == "exploration" and option == "custom":  # elsewhere the stream's options are chosen for the bonus
         parameters |= {name: inspect.signature(intrinsic).parameters[name] for name in STREAM}
     told = {name: plain(value) for name, value in written.items() if name in parameters and parameters[name].default is not inspect.Parameter.empty}
     assert told == {name: plain(parameters[name].default) for name in told}
