@@ -7,6 +7,7 @@ Sub-programs (scan, while, cond, vmapped calls) count with their own peak while 
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import jax
 import psutil
@@ -28,20 +29,24 @@ def tree_bytes(shapes) -> int:
 
 
 def peak_bytes(jaxpr: core.Jaxpr) -> int:
-    """Largest number of bytes alive at once while ``jaxpr`` runs. A value whose last use has come makes room for the results
-    of that equation, inputs included (the loop donates them)."""
+    """Largest number of bytes alive at once while ``jaxpr`` runs. A value whose last use has come gives its place to a result of
+    the same size, inputs included (the loop donates them)."""
     last_use = {}
     for i, eqn in enumerate(jaxpr.eqns):
         last_use |= {var: i for var in eqn.invars if isinstance(var, core.Var)}
     last_use |= {var: len(jaxpr.eqns) for var in jaxpr.outvars if isinstance(var, core.Var)}
     alive = peak = sum(bytes_of(v.aval) for v in (*jaxpr.invars, *jaxpr.constvars))
     for i, eqn in enumerate(jaxpr.eqns):
-        made = sum(bytes_of(v.aval) for v in eqn.outvars)
-        freed = sum(bytes_of(v.aval) for v in {v for v in eqn.invars if isinstance(v, core.Var)} if last_use[v] == i)
+        made = Counter(bytes_of(v.aval) for v in eqn.outvars)
+        freed = Counter(bytes_of(v.aval) for v in {v for v in eqn.invars if isinstance(v, core.Var)} if last_use[v] == i)
         beyond = max((copies * (peak_bytes(sub) - sum(bytes_of(v.aval) for v in sub.invars)) for sub, copies in inner_jaxprs(eqn)), default=0)
-        peak = max(peak, alive + max(made - freed, beyond))
-        alive += made - freed - sum(bytes_of(v.aval) for v in eqn.outvars if v not in last_use)
+        peak = max(peak, alive + max(total(made - freed), beyond))
+        alive += total(made) - total(freed) - sum(bytes_of(v.aval) for v in eqn.outvars if v not in last_use)
     return peak
+
+
+def total(sizes: Counter) -> int:
+    return sum(size * count for size, count in sizes.items())
 
 
 def inner_jaxprs(eqn):
