@@ -4,7 +4,7 @@
 observation                   encoder                                                  ``encoder=``
 ============================  =======================================================  ==========================
 Box, float or int, rank <= 2  flatten                                                  ``mlp``
-Box, integer codes, rank 3    one learnt embedding per channel, summed, 3x3 convolution  ``grid``
+Box, integer codes, rank 3    one-hot codes of every cell and channel, flattened         ``grid``
 Box, uint8, rank 3, >= 36 px  Mnih et al. (2015): 32 8x8/4, 64 4x4/2, 64 3x3/1          ``cnn``
 Discrete                      one-hot                                                  ``mlp``
 Dict                          each entry by its own rule, concatenated
@@ -87,21 +87,19 @@ class Convolutions(nn.Module):
 
 
 class GridEncoder(nn.Module):
-    """Integer codes [..., H, W, C] -> f32 [..., features]: an embedding per channel, summed, then one 3x3 convolution."""
+    """Integer codes [..., H, W, C] -> f32 [..., features]: one-hot codes of every cell and channel, flattened.
+
+    The dense layer after it is then a learnt embedding per cell, channel and code, summed. Convolutions over such small views
+    cost ten times as much on a CPU, where inside compiled loops they also run on one slow path.
+    """
 
     space: spaces.Space
-    embedding: int = 16
-    channels: int = 16
-    act: str = "relu"
 
     @nn.compact
     def __call__(self, obs):
         codes = [int(c) + 1 for c in np.asarray(self.space.high).reshape(-1, self.space.shape[-1]).max(0)]
-        lead = obs.shape[:-3]
-        x = obs.reshape(-1, *obs.shape[-3:]).astype(jnp.int32)
-        embedded = sum(nn.Embed(n, self.embedding, name=f"channel_{c}")(x[..., c]) for c, n in enumerate(codes))
-        h = activation(self.act)(nn.Conv(self.channels, (3, 3), padding="VALID", kernel_init=orthogonal())(embedded))
-        return h.reshape(*lead, -1)
+        onehot = jnp.concatenate([jax.nn.one_hot(obs[..., c], n) for c, n in enumerate(codes)], axis=-1)
+        return onehot.reshape(*onehot.shape[:-3], -1)
 
 
 class DictEncoder(nn.Module):

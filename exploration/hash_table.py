@@ -8,9 +8,10 @@ up to 70 % load a search of more than that has probability 0.7^128, below 1e-19;
 although a few are left. Such a key gets slot -1 and is counted in ``dropped``; what is stored is never overwritten.
 
 All keys of a call probe side by side, first reading only: where nothing is new, as in most steps, the table is not written. Where
-several keys want the same empty place the lowest index takes it, so results do not depend on the order in which a device writes. Hashing follows MurmurHash3's finaliser (Appleby, public domain); every word is
-mixed with a salt of its position and the results are summed, so hashing is one parallel pass. Two observations that differ in
-one word never collide; others do with probability 2^-64.
+several keys want the same empty place the lowest index takes it, so results do not depend on the order in which a device writes.
+
+Hashing follows MurmurHash3's finaliser (Appleby, public domain); every word is mixed with a salt of its position and the results are
+summed, so hashing is one parallel pass. Two observations that differ in one word never collide; others do with probability 2^-64.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def main() -> None:
         rows, ratios = BENCHMARKS[options.name](options, Path(folder))
     show(rows, ratios)
     found = {"benchmark": options.name, "rows": rows, "ratios": ratios, **circumstances(options), "load": [began[0], os.getloadavg()[0]]}
-    line = json.dumps(found)
+    line = json.dumps(rounded(found))
     print(line)
     if options.json:
         with open(options.json, "a") as file:
@@ -130,6 +130,7 @@ def startup(options, folder):
         "farlands --help": lambda: until_end([*command, "--help"]),
         "farlands list": lambda: until_end([*command, "list"]),
         "farlands train, first metric": lambda: until_first_metric([*command, "train"], folder),
+        "farlands train env=gymnax, first metric": lambda: until_first_metric([*command, "train", "env=gymnax"], folder),
     }
     wanted = {name: measure for name, measure in wanted.items() if re.search(options.only, name)}
     for measure in wanted.values():
@@ -177,17 +178,20 @@ def training(folder: Path, settings: Run) -> Callable[[], Run]:
 
 
 def peer(folder: Path, python: str, program: str, *arguments) -> Callable[[], Run]:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | cache(folder / "peers")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | jax_settings(folder / "peers")
     return lambda: run_program([python, PROGRAMS / program, *arguments], environment)
 
 
 def ours(folder: Path | None = None) -> dict[str, str]:
     """The environment of our own programs; with ``folder``, their compilation cache begins empty."""
-    return os.environ | {"PYTHONPATH": str(ROOT)} | (cache(folder / "farlands") if folder else {})
+    return os.environ | {"PYTHONPATH": str(ROOT)} | (jax_settings(folder / "farlands") if folder else {})
 
 
-def cache(folder: Path) -> dict[str, str]:
-    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+def jax_settings(cache: Path) -> dict[str, str]:
+    """What ours and the peers' programs share. PureJaxRL's timed call draws its orthogonal weights; on few cores OpenBLAS's
+    threads can make that seconds."""
+    found = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    return found | {"OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def run_program(command: list[Any], environment: dict[str, str]) -> Any:
@@ -278,6 +282,15 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def rounded(found: Any) -> Any:
+    """``found`` with six digits per number."""
+    if isinstance(found, dict):
+        return {key: rounded(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    return float(f"{found:.6g}") if isinstance(found, float) else found
 
 
 def circumstances(options) -> Run:

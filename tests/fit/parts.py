@@ -1,4 +1,4 @@
-"""What the fit programs share: the loop's driver without the files, and a replay buffer (as long as agents/ has none)."""
+"""What the fit programs share: the loop's driver without the files, Adam, and a replay buffer (as long as agents/ has none)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from envs.base import Key, PyTree
 from runners.base import Runner
@@ -26,6 +27,15 @@ def trained(make_runner: Callable[[dict], Runner], seeds: int, iterations: int, 
     batch.run(0, iterations, iterations)
     assert batch.finite().all()
     return batch
+
+
+ADAM = optax.scale_by_adam()
+
+
+def descend(params: PyTree, optimizer: PyTree, grads: PyTree, learning_rate) -> tuple[PyTree, PyTree]:
+    """One step of Adam -> (params, optimizer state of ``ADAM``)."""
+    updates, optimizer = ADAM.update(grads, optimizer)
+    return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), optimizer
 
 
 class Ring(NamedTuple):

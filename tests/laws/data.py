@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -60,6 +61,21 @@ def garbage(tree: PyTree) -> PyTree:
 def flat(tree: PyTree) -> PyTree:
     """[T, N, ...] -> [T * N, ...], as a replay batch."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def quick(function: Any) -> Any:
+    """``jax.jit`` that compiles three times faster, to slower programs: without the CPU's fusion emitters, where XLA knows that option."""
+    return jax.jit(function, compiler_options=_compiler_options())
+
+
+@functools.cache
+def _compiler_options() -> dict[str, Any] | None:
+    options = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return options
 
 
 def stacked(*trees: PyTree) -> PyTree:

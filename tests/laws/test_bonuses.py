@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import BONUSES, COMBINED, COMBINATORS, INNER, REFUSED, BonusCase
-from data import assert_close, assert_equal, assert_finite, draw, flat, garbage, kinds, member, stacked, transitions
+from data import assert_close, assert_equal, assert_finite, draw, flat, garbage, kinds, member, quick, stacked, transitions
 
 from envs.base import PyTree, Transition
 from envs.builder import Refusal, build
@@ -44,6 +44,9 @@ class Life(NamedTuple):
 
 
 def life(bonus: Bonus):
+    """(state, key, steps, done, mask) -> Life."""
+    score, value = jax.jit(bonus.score), jax.jit(bonus.value)  # traced once for all the calls below
+
     def one(state, inputs):
         key, step, done = inputs
         state, notes = bonus.observe(state, key, step)
@@ -52,33 +55,49 @@ def life(bonus: Bonus):
     def run(state, key, steps: Transition, done, mask) -> Life:
         observed, notes = jax.lax.scan(one, state, (jax.random.split(key, STEPS), steps, done))
         noted = steps._replace(annotations=notes)
-        raw = bonus.score(observed, noted)
-        raw_flat = bonus.score(observed, flat(noted))
+        raw = score(observed, noted)
+        raw_flat = score(observed, flat(noted))
         calibrated = bonus.calibrate(observed, raw)
         updated, metrics = bonus.update(calibrated, key, (noted, {}))
 
         def total(next_obs):
-            return jnp.sum(bonus.value(calibrated, bonus.score(observed, noted._replace(next_obs=next_obs))))
+            return jnp.sum(value(calibrated, score(observed, noted._replace(next_obs=next_obs))))
 
         return Life(
             observed=observed,
             annotations=notes,
             raw=raw,
             raw_flat=raw_flat,
-            raw_step=bonus.score(observed, member(noted, 2)),
-            raw_before=bonus.score(state, noted),
+            raw_step=score(observed, member(noted, 2)),
+            raw_before=score(state, noted),
             calibrated=calibrated,
-            reward=bonus.value(calibrated, raw),
-            reward_flat=bonus.value(calibrated, raw_flat),
+            reward=value(calibrated, raw),
+            reward_flat=value(calibrated, raw_flat),
             updated=updated,
             metrics=metrics,
-            later=bonus.score(updated, noted),
+            later=score(updated, noted),
             cleared=bonus.reset(observed, mask),
             features=bonus.features(observed, member(noted.obs, 2)) if bonus.features else None,
             gradient=jax.grad(total)(steps.next_obs) if differentiable_inputs(steps) else None,
         )
 
     return run
+
+
+def by_hand(bonus: Bonus, state, key, steps: Transition, done, mask) -> dict[str, PyTree]:
+    """Some of ``life`` without jit."""
+    notes = []
+    for n, k in enumerate(jax.random.split(key, STEPS)):
+        state, note = bonus.observe(state, k, member(steps, n))
+        state = bonus.reset(state, done[n])
+        notes.append(note)
+    steps = steps._replace(annotations=stacked(*notes))
+    raw = bonus.score(state, steps)
+    calibrated = bonus.calibrate(state, raw)
+    updated, metrics = bonus.update(calibrated, key, (steps, {}))
+    found = {"observed": state, "annotations": steps.annotations, "raw": raw, "calibrated": calibrated, "updated": updated, "metrics": metrics}
+    features = bonus.features(state, member(steps.obs, 2)) if bonus.features else None
+    return found | {"reward": bonus.value(calibrated, raw), "cleared": bonus.reset(state, mask), "features": features}
 
 
 def differentiable_inputs(steps: Transition) -> bool:
@@ -106,8 +125,8 @@ def lived(request) -> Lived:
     case = BONUSES[request.param]
     bonus = build(case.entry, case.spec())
     traces = []
-    run = jax.jit(lambda *inputs: traces.append("again") or life(bonus)(*inputs))
-    start, steps = jax.jit(bonus.init)(jax.random.PRNGKey(0)), transitions(case.spec(), STEPS, seed=1)
+    run = quick(lambda *inputs: traces.append("again") or life(bonus)(*inputs))
+    start, steps = bonus.init(jax.random.PRNGKey(0)), transitions(case.spec(), STEPS, seed=1)
     return Lived(case, bonus, run, traces, start, steps, run(start, KEY, steps, steps.done, MASK))
 
 
@@ -283,20 +302,19 @@ def test_a_state_that_was_saved_goes_on_identically(lived):
 
 
 def test_jit_equals_no_jit(lived):
-    with jax.disable_jit():
-        plain = life(lived.bonus)(lived.start, KEY, lived.steps, lived.steps.done, MASK)
-    assert_close(plain, lived.out)
+    plain = by_hand(lived.bonus, lived.start, KEY, lived.steps, lived.steps.done, MASK)
+    assert_close(plain, {name: getattr(lived.out, name) for name in plain})
 
 
 def test_members_side_by_side_equal_single_ones(lived):
     bonus = build(lived.case.entry, lived.case.spec(axis="members"))
-    keys = jax.random.split(jax.random.PRNGKey(0), 2)
-    starts = jax.tree.map(lambda *x: jnp.stack(x), *(jax.jit(lived.bonus.init)(key) for key in keys))
+    keys, masks = jax.random.split(jax.random.PRNGKey(0), 2), (MASK, ~MASK)
+    starts = [lived.bonus.init(key) for key in keys]
     steps = [transitions(lived.case.spec(), STEPS, seed) for seed in (1, 2)]
-    together = jax.jit(jax.vmap(life(bonus), axis_name="members"))(starts, keys, stacked(*steps), stacked(*(s.done for s in steps)), jnp.stack([MASK, ~MASK]))
-    for n, mask in enumerate((MASK, ~MASK)):
-        alone = lived.run(member(starts, n), keys[n], steps[n], steps[n].done, mask)
-        assert_close(member(together, n), alone)
+    inputs = stacked(*starts), keys, stacked(*steps), stacked(*(s.done for s in steps)), jnp.stack(masks)
+    together = quick(jax.vmap(life(bonus), axis_name="members"))(*inputs)
+    for n in range(2):
+        assert_close(member(together, n), lived.run(starts[n], keys[n], steps[n], steps[n].done, masks[n]))
 
 
 # --- pairs that cannot be ----------------------------------------------------------------------------------------------
