@@ -88,7 +88,7 @@ class Batch:
     In this order: ``plan`` (traces, estimates memory), ``compile``, then ``start`` or ``restore``, then ``run`` and the rest.
     """
 
-    def __init__(self, make_runner: Callable[[dict], Runner], keys: jax.Array, hyper: dict[str, jax.Array], batching: str):
+    def __init__(self, make_runner: Callable[[dict], Runner], keys: jax.Array, hyper: dict[str, Any], batching: str):
         self.members, self.batching = keys.shape[0], batching
         self._init, self._segment, self._evaluate, self._step = vectorised(make_runner)
         self._sharding = None
@@ -97,7 +97,8 @@ class Batch:
         # groups of members that share one call of the program: all of them, or one by one
         size = 1 if batching == "map" else self.members
         self._groups = [
-            (self._place(keys[i : i + size]), self._place({k: v[i : i + size] for k, v in hyper.items()})) for i in range(0, self.members, size)
+            (self._place(keys[i : i + size]), self._place({k: jnp.asarray(v[i : i + size], jnp.float32) for k, v in hyper.items()}))
+            for i in range(0, self.members, size)
         ]
         self._states: list[Any] = []
         self._accumulators: list[Any] = []

@@ -60,7 +60,7 @@ class Prepared(NamedTuple):
 def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     config, members = made.config, made.members
     keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in members])
-    hyper = {path: jnp.asarray([member.hyper[path] for member in members], jnp.float32) for path in members[0].hyper}
+    hyper = {path: [member.hyper[path] for member in members] for path in members[0].hyper}
     runner = made.make_runner(members[0].hyper)
     total = iterations_of(config["total_steps"], runner.steps_per_iteration)
     rounded = total * runner.steps_per_iteration

@@ -28,7 +28,7 @@ def batch_of(overrides: list[str], batching: str) -> tuple[Batch, int]:
     """(compiled batch without states, iterations)."""
     made = experiment(compose(overrides))
     keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in made.members])
-    hyper = {path: jnp.asarray([member.hyper[path] for member in made.members]) for path in made.members[0].hyper}
+    hyper = {path: [member.hyper[path] for member in made.members] for path in made.members[0].hyper}
     batch = Batch(made.make_runner, keys, hyper, batching)
     batch.plan()
     batch.compile()

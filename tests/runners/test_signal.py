@@ -1,0 +1,67 @@
+"""The bonus reaches the learner (a peer ships one that never does), and ends of episodes are what they are."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.runners.tiny import BONUSES, TINY, batch_of
+
+
+@pytest.mark.parametrize("bonus", ["counts", pytest.param("rnd", marks=pytest.mark.medium), pytest.param("e3b", marks=pytest.mark.medium)])
+@pytest.mark.parametrize("mix", ["heads", pytest.param("sum", marks=pytest.mark.medium), pytest.param("sum_then_clip", marks=pytest.mark.medium)])
+def test_scale_changes_the_first_policy_gradient(bonus, mix):
+    """One plain step on the first rollout: with one epoch of one minibatch the change of the parameters is the gradient's."""
+    one_step = ["agent.epochs=1", "agent.minibatches=1", f"agent.mix={mix}", "agent.learning_rate_schedule=constant"]
+    batch, total = batch_of([*TINY, *BONUSES[bonus], *one_step, "seeds=1", "vmap.exploration.scale=[0,0,1]"], "vmap")
+    batch.start()
+    before = batch.snapshot()[0].agent.params["params"]
+    batch.run(0, 1, total)
+    after = batch.snapshot()[0].agent.params["params"]
+    change = jax.tree.map(lambda a, b: a - b, after, before)
+    policy = jax.tree.leaves({name: change[name] for name in ("actor", "policy")})
+    assert all(np.array_equal(leaf[0], leaf[1]) for leaf in policy)  # the same scale, the same gradient
+    assert any(np.max(np.abs(leaf[0] - leaf[2])) > 1e-5 for leaf in policy)
+
+
+def test_without_a_bonus_nothing_intrinsic_is_learnt_or_logged():
+    batch, total = batch_of([*TINY, *BONUSES["none"], "seeds=1"], "vmap")
+    batch.start()
+    assert batch.snapshot()[0].agent.params["params"]["value"]["kernel"].shape[-1] == 1
+    batch.run(0, total, total)
+    assert not any(name.startswith("bonus/") for name in batch.take_metrics()[0])
+
+
+def test_the_successor_is_the_true_one_and_truncation_is_not_termination():
+    """CartPole cut after 5 steps: the last transition keeps its own successor, and only ``truncated`` is set."""
+    from envs.gymnax import gymnax
+    from runners.source import jax_source
+
+    source = jax_source(gymnax(id="CartPole-v1", max_steps_in_episode=5), 3)
+    state = source.init(jax.random.PRNGKey(0))
+    for t in range(5):
+        before = state
+        state, step = source.step(state, jax.random.PRNGKey(t), jnp.array([t % 2] * 3))
+        assert not step.terminated.any() and step.truncated.all() == (t == 4)
+        np.testing.assert_array_equal(step.obs, before.obs)
+    assert step.info["episode_length"].tolist() == [5, 5, 5] and step.info["episode_return"].tolist() == [5, 5, 5]
+    fresh = source.restart(state, jax.random.PRNGKey(9), jnp.array([True, False, True]))
+    np.testing.assert_array_equal(fresh.obs[1], step.next_obs[1])
+    assert (np.abs(np.asarray(fresh.obs[0])) <= 0.05).all() and not np.allclose(fresh.obs[0], step.next_obs[0])
+    assert fresh.first.tolist() == [True, False, True] and fresh.episode_length.tolist() == [0, 5, 0]
+
+
+def test_given_starts_are_used():
+    """An archive's choice of where episodes begin."""
+    from envs.deep_sea import deep_sea
+    from runners.source import jax_source
+
+    source = jax_source(deep_sea(size=4), 2)
+    state = source.init(jax.random.PRNGKey(0))
+    later, _ = source.step(state, jax.random.PRNGKey(1), jnp.array([0, 0]))
+    again = source.restart(state, jax.random.PRNGKey(2), jnp.array([False, True]), (later.world, later.obs))
+    np.testing.assert_array_equal(again.obs[0], state.obs[0])
+    np.testing.assert_array_equal(again.obs[1], later.obs[1])
+    assert not np.array_equal(again.obs[0], again.obs[1])
