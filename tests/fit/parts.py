@@ -1,4 +1,4 @@
-"""What the fit programs share: the loop's driver without the files, Adam, and a replay buffer (as long as agents/ has none)."""
+"""What the fit programs share as long as the library has no off-policy side: a replay buffer, a runner, Adam, and the loop's driver."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from envs.base import Key, PyTree
+from agents.base import RewardStream, Signal
+from envs.base import Environment, Key, PyTree, Transition
+from exploration.base import Bonus
+from runners import metrics as m
 from runners.base import Runner
 from runners.batching import Batch
+from runners.source import SourceState, jax_source
+
+ADAM = optax.scale_by_adam()
+
+
+def descend(params: PyTree, optimizer: PyTree, grads: PyTree, learning_rate) -> tuple[PyTree, PyTree]:
+    """One step of Adam -> (params, optimizer state of ``ADAM``)."""
+    updates, optimizer = ADAM.update(grads, optimizer)
+    return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), optimizer
 
 
 def trained(make_runner: Callable[[dict], Runner], seeds: int, iterations: int, **arms: list[float]) -> Batch:
@@ -27,15 +39,6 @@ def trained(make_runner: Callable[[dict], Runner], seeds: int, iterations: int, 
     batch.run(0, iterations, iterations)
     assert batch.finite().all()
     return batch
-
-
-ADAM = optax.scale_by_adam()
-
-
-def descend(params: PyTree, optimizer: PyTree, grads: PyTree, learning_rate) -> tuple[PyTree, PyTree]:
-    """One step of Adam -> (params, optimizer state of ``ADAM``)."""
-    updates, optimizer = ADAM.update(grads, optimizer)
-    return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), optimizer
 
 
 class Ring(NamedTuple):
@@ -62,3 +65,64 @@ def draw(state: Ring, key: Key, count: int) -> PyTree:
     capacity = len(jax.tree.leaves(state.rows)[0])
     index = jax.random.randint(key, (count,), 0, jnp.minimum(state.written, capacity))
     return jax.tree.map(lambda x: x[index], state.rows)
+
+
+class OffPolicyState(NamedTuple):
+    key: jax.Array  # the member's key; never changes
+    source: SourceState
+    memory: PyTree
+    agent: PyTree
+    bonus: PyTree
+    replay: Ring | None  # of Transition
+
+
+def regulariser(bonus: Bonus, state: PyTree) -> Callable:
+    """``Signal.regularise`` of a differentiable bonus that scores obs and action alone."""
+    return lambda obs, action: bonus.value(state, bonus.score(state, Transition(obs, action, *[None] * 5, {})))
+
+
+def off_policy(env: Environment, make_agent: Callable, make_bonus: Callable, *, lanes, limit, discount, weight=1.0, capacity=2**14, batch=128) -> Runner:
+    """One iteration: a step of all lanes, then a batch of the replay, scored as it is drawn. A differentiable bonus reaches the agent as
+    ``Signal.regularise``, any other as a reward stream of ``weight``. Evaluation lasts ``limit`` steps."""
+    source = jax_source(env, lanes, "members")
+    agent, bonus = make_agent(source.spec), make_bonus(source.spec)
+
+    def interact(state, key, mode):
+        act_key, step_key, observe_key, reset_key = jax.random.split(key, 4)
+        memory, action, _ = agent.act(state.agent, act_key, (state.memory, state.source.obs, state.source.first, mode))
+        source_state, new = source.step(state.source, step_key, action)
+        bonus_state, notes = bonus.observe(state.bonus, observe_key, new)
+        bonus_state, source_state = bonus.reset(bonus_state, new.done), source.restart(source_state, reset_key, new.done)
+        return state._replace(source=source_state, memory=memory, bonus=bonus_state), new._replace(annotations=notes)
+
+    def init(key):
+        keys = jax.random.split(key, 3)
+        agent_state = agent.init(keys[1])
+        state = OffPolicyState(key, source.init(keys[0]), agent.start(agent_state, lanes), agent_state, bonus.init(keys[2]), None)
+        _, new = jax.eval_shape(lambda: interact(state, key, "explore"))  # nothing else says what a transition holds
+        row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), new)
+        return state._replace(replay=ring(row, capacity))
+
+    def step(state, clock):
+        keys = jax.random.split(jax.random.fold_in(state.key, clock.iteration), 4)
+        state, new = interact(state, keys[0], "explore")
+        replay = push(state.replay, new)
+        drawn = draw(replay, keys[1], batch)
+        raw = bonus.score(state.bonus, drawn)
+        bonus_state = bonus.calibrate(state.bonus, raw)
+        signal = Signal((RewardStream(drawn.reward, discount, 1.0, True),), clock.progress)
+        if bonus.info.differentiable:
+            signal = signal._replace(regularise=regulariser(bonus, bonus_state))
+        else:
+            signal = signal._replace(streams=(*signal.streams, RewardStream(bonus.value(bonus_state, raw), discount, weight, True)))
+        agent_state, aux = agent.learn(state.agent, keys[2], (drawn, signal))
+        bonus_state, found = bonus.update(bonus_state, keys[3], (drawn, aux))
+        metrics = {**aux, **found, **drawn.annotations, "reward": new.reward, "fresh": raw}
+        return state._replace(agent=agent_state, bonus=bonus_state, replay=replay), m.typed(metrics)
+
+    def evaluate(state, key):
+        fresh = state._replace(source=source.init(key), memory=agent.start(state.agent, lanes))
+        steps = jax.lax.scan(lambda s, k: interact(s, k, "greedy"), fresh, jax.random.split(key, limit))[1]
+        return {"return": m.mean(steps.info["episode_return"], steps.done)}
+
+    return Runner(init, step, evaluate, source.spec, lanes)
