@@ -157,4 +157,4 @@ def dummy(space: spaces.Space, lead: tuple[int, ...] = (1,)):
     """Zeros shaped like observations of ``space``, for ``init``."""
     if isinstance(space, spaces.Dict):
         return {name: dummy(inner, lead) for name, inner in space.spaces.items()}
-    return jnp.zeros((*lead, *space.shape), space.dtype)
+    return jnp.zeros((*lead, *space.shape), jax.dtypes.canonicalize_dtype(space.dtype))

