@@ -20,18 +20,14 @@ import pytest
 from agents.base import Agent, RewardStream, Signal
 from agents.distributions import distribution
 from agents.networks import MLP, Torso, dummy
-from agents.normalizers import Moments, moments_init, moments_normalize, moments_update
+from agents.normalizers import Moments, moments_init, moments_update, std_of
 from envs.base import PyTree, Spec, Transition
 from exploration.base import Bonus, BonusInfo, bonus
-from runners import metrics as m
-from runners.base import Runner
-from runners.source import SourceState, jax_source
-from tests.fit.parts import ADAM, Ring, descend, draw, push, ring, trained
+from tests.fit.parts import ADAM, descend, off_policy, regulariser, trained
 from tests.fit.worlds import plane
 
-LANES, SEEDS, ITERATIONS, LIMIT = 4, 3, 1500, 40
-WEIGHT = 1.0
-WORLD = plane(speed=0.1, limit=LIMIT, goal=0.8, action_cost=0.1)
+LANES, SEEDS, ITERATIONS, LIMIT = 16, 3, 1200, 40
+WORLD = plane(speed=0.1, limit=LIMIT, goal=0.8, action_cost=0.05)
 
 
 class GainState(NamedTuple):
@@ -61,17 +57,15 @@ def information_gain(spec: Spec, *, heads=5, learning_rate=1e-3) -> Bonus:
         params, optimizer = descend(state.params, state.optimizer, grads, learning_rate)
         return state._replace(params=params, optimizer=optimizer), {"model_loss": loss}
 
-    info = BonusInfo(needs=("obs", "action", "next_obs", "reward"), differentiable=True, non_negative=True)
-    return bonus(
-        init=init, score=score, update=update, info=info,
-        calibrate=lambda state, raw: state._replace(moments=moments_update(state.moments, raw)),
-        value=lambda state, raw: moments_normalize(state.moments, raw, 10.0),
-    )
+    info = BonusInfo(needs=("obs", "action", "next_obs", "reward"), differentiable=True)
 
+    def calibrate(state, raw):
+        return state._replace(moments=moments_update(state.moments, raw))
 
-def regulariser(bonus: Bonus, state):
-    """What ``Signal.regularise`` wants, from what a bonus has."""
-    return lambda obs, action: bonus.value(state, bonus.score(state, Transition(obs, action, *[None] * 5, {})))
+    def value(state, raw):
+        return (raw - state.moments.mean) / std_of(state.moments)  # not clipped, which would take away the gradient
+
+    return bonus(init=init, score=score, update=update, calibrate=calibrate, value=value, info=info)
 
 
 class SACState(NamedTuple):
@@ -80,7 +74,7 @@ class SACState(NamedTuple):
     optimizer: PyTree
 
 
-def sac(spec: Spec, *, learning_rate=1e-3, rate=0.01, gain_weight=1.0) -> Agent:
+def sac(spec: Spec, *, learning_rate=2e-3, rate=0.01, gain_weight=1.0) -> Agent:
     policy = distribution(spec.action)
     actor, critic = Torso(spec.observation, (64, 64), "relu", final=policy.size, final_gain=0.01), MLP((64, 64), "relu", 1)
 
@@ -134,43 +128,39 @@ def sac(spec: Spec, *, learning_rate=1e-3, rate=0.01, gain_weight=1.0) -> Agent:
     return Agent(init, lambda state, lanes: (), act, learn)
 
 
-class State(NamedTuple):
-    key: jax.Array
-    source: SourceState
-    agent: SACState
-    bonus: GainState
-    replay: Ring | None  # of Transition
+def make_runner(hyper):
+    agent = lambda spec: sac(spec, gain_weight=hyper["weight"])  # noqa: E731
+    return off_policy(WORLD, agent, information_gain, lanes=LANES, limit=LIMIT, discount=0.97)
 
 
-def make_runner(hyper) -> Runner:
-    source = jax_source(WORLD, LANES, "members")
-    agent, explorer = sac(source.spec, gain_weight=hyper["weight"]), information_gain(source.spec)
+@pytest.mark.medium
+def test_information_gain_reaches_the_corner_that_sac_gives_up_on():
+    batch = trained(make_runner, SEEDS, ITERATIONS, weight=[2.0, 0.0])
+    returns = np.array([found["return"] for found in batch.evaluate(jax.random.split(jax.random.PRNGKey(1), 2 * SEEDS))])
+    print(returns)
+    assert np.median(returns[:SEEDS]) > 25.0 and np.median(returns[SEEDS:]) < 1.0, returns
 
-    def interact(state, key, mode):
-        act_key, step_key, reset_key = jax.random.split(key, 3)
-        _, action, _ = agent.act(state.agent, act_key, ((), state.source.obs, state.source.first, mode))
-        source_state, step = source.step(state.source, step_key, action)
-        return state._replace(source=source.restart(source_state, reset_key, step.done)), step
 
-    def init(key):
-        keys = jax.random.split(key, 3)
-        state = State(key, source.init(keys[0]), agent.init(keys[1]), explorer.init(keys[2]), None)
-        _, step = jax.eval_shape(lambda: interact(state, key, "explore"))
-        return state._replace(replay=ring(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), step), LANES * ITERATIONS))
+def test_the_gain_is_in_the_loss_and_nowhere_else():
+    spec, key = WORLD.spec, jax.random.PRNGKey(0)
+    explorer, agent = information_gain(spec), sac(spec)
+    state, learner = explorer.init(key), agent.init(key)
+    obs, action, reward = jax.random.uniform(key, (64, 2)), jax.random.uniform(jax.random.PRNGKey(1), (64, 2)), jnp.ones(64)
+    batch = Transition(obs, action, reward, obs + 0.1 * action, jnp.zeros(64, bool), jnp.zeros(64, bool), jnp.zeros(64, bool), {})
+    gain = regulariser(explorer, state)
+    assert jnp.all(jnp.any(jax.grad(lambda a: jnp.sum(gain(obs, a)))(action) != 0.0, axis=-1))
 
-    def step(state, clock):
-        keys = jax.random.split(jax.random.fold_in(state.key, clock.iteration), 4)
-        state, new = interact(state, keys[0], "explore")
-        replay = push(state.replay, new)
-        batch = draw(replay, keys[1], 128)
-        explored = explorer.calibrate(state.bonus, explorer.score(state.bonus, batch))
-        signal = Signal((RewardStream(batch.reward, 0.97, WEIGHT, True),), clock.progress, regularise=regulariser(explorer, explored))
-        learnt, aux = agent.learn(state.agent, keys[2], (batch, signal))
-        explored, metrics = explorer.update(explored, keys[3], (batch, aux))
-        return state._replace(agent=learnt, bonus=explored, replay=replay), m.typed({**aux, **metrics, "reward": new.reward})
+    def updated(agent, regularise):
+        signal = Signal((RewardStream(reward, 0.97, 1.0, True),), regularise=regularise)
+        return jax.jit(lambda s: agent.learn(s, key, (batch, signal))[0])(learner).params
 
-    def evaluate(state, key):
-        steps = jax.lax.scan(lambda s, k: interact(s, k, "greedy"), state._replace(source=source.init(key)), jax.random.split(key, LIMIT))[1]
-        return {"return": m.mean(steps.info["episode_return"], steps.done)}
+    def distance(a, b, part):
+        return max(float(jnp.max(jnp.abs(x - y))) for x, y in zip(jax.tree.leaves(a[part]), jax.tree.leaves(b[part]), strict=True))
 
-    return Runner(init, step, evaluate, source.spec, LANES)
+    plain, with_gain, none = updated(agent, None), updated(agent, gain), updated(sac(spec, gain_weight=0.0), gain)
+    detached = updated(agent, lambda obs, action: gain(obs, jax.lax.stop_gradient(action)))
+    assert max(distance(none, plain, part) for part in ("actor", "critic", "log_a1")) < 1e-6
+    assert distance(with_gain, plain, "actor") > 1e-4 and distance(with_gain, plain, "critic") > 1e-4
+    assert distance(with_gain, detached, "actor") > 1e-4 and distance(with_gain, detached, "critic") < 1e-6  # through the action
+    same = state._replace(params=jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state.params))
+    assert jnp.all(explorer.score(same, batch) == 0.0)  # heads that agree have nothing to learn

@@ -124,11 +124,13 @@ BONUSES: dict[str, BonusCase] = {
     "rnd": BonusCase(rnd()),
     "rnd/some_samples": BonusCase(rnd(update_proportion=0.5, epochs=2)),
     "rnd/codes": BonusCase(rnd(), CODES),
+    "rnd/discrete_obs": BonusCase(rnd(), spaces.Discrete(5, start=1)),
     "rnd/pixels": BonusCase(rnd(), PIXELS),
     "rnd/dict": BonusCase(rnd(), AUGMENTED),
     "e3b": BonusCase(e3b()),
     "e3b/random": BonusCase(e3b(encoder="random", skip_first=False, encoding="diagonal")),
     "e3b/box_actions": BonusCase(e3b(), action=BOX_ACTIONS),
+    "e3b/discrete_obs": BonusCase(e3b(), spaces.Discrete(5, start=1)),
     "e3b/codes": BonusCase(e3b(), CODES),
 }
 
