@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,7 @@ RND = {
 
 def main() -> None:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # an exit ends the running program and removes the folder
     with tempfile.TemporaryDirectory(prefix="farlands-benchmark-") as folder:
         began = os.getloadavg()
         rows, ratios = BENCHMARKS[options.name](options, Path(folder))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from agents.base import RewardStream, Signal
@@ -39,6 +40,16 @@ def trained(make_runner: Callable[[dict], Runner], seeds: int, iterations: int, 
     batch.run(0, iterations, iterations)
     assert batch.finite().all()
     return batch
+
+
+def evaluated(batch: Batch, name: str = "evaluation/return") -> np.ndarray:
+    """One metric of every member's evaluation, f[M]."""
+    return np.array([found[name] for found in batch.evaluate(jax.random.split(jax.random.PRNGKey(1), batch.members))])
+
+
+def distance(a: PyTree, b: PyTree) -> float:
+    """Largest absolute difference."""
+    return max(float(jnp.max(jnp.abs(x - y))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 class Ring(NamedTuple):
@@ -81,9 +92,9 @@ def regulariser(bonus: Bonus, state: PyTree) -> Callable:
     return lambda obs, action: bonus.value(state, bonus.score(state, Transition(obs, action, *[None] * 5, {})))
 
 
-def off_policy(env: Environment, make_agent: Callable, make_bonus: Callable, *, lanes, limit, discount, weight=1.0, capacity=2**14, batch=128) -> Runner:
+def off_policy(env: Environment, make_agent: Callable, make_bonus: Callable, *, lanes, discount, weight=1.0, capacity=2**14, batch=128) -> Runner:
     """One iteration: a step of all lanes, then a batch of the replay, scored as it is drawn. A differentiable bonus reaches the agent as
-    ``Signal.regularise``, any other as a reward stream of ``weight``. Evaluation lasts ``limit`` steps."""
+    ``Signal.regularise``, any other as a reward stream of ``weight``. Evaluation is one greedy episode per lane."""
     source = jax_source(env, lanes, "members")
     agent, bonus = make_agent(source.spec), make_bonus(source.spec)
 
@@ -122,7 +133,7 @@ def off_policy(env: Environment, make_agent: Callable, make_bonus: Callable, *, 
 
     def evaluate(state, key):
         fresh = state._replace(source=source.init(key), memory=agent.start(state.agent, lanes))
-        steps = jax.lax.scan(lambda s, k: interact(s, k, "greedy"), fresh, jax.random.split(key, limit))[1]
-        return {"return": m.mean(steps.info["episode_return"], steps.done)}
+        steps = jax.lax.scan(lambda s, k: interact(s, k, "greedy"), fresh, jax.random.split(key, env.spec.max_steps))[1]
+        return {"evaluation/return": m.mean(steps.info["episode_return"], steps.done)}
 
     return Runner(init, step, evaluate, source.spec, lanes)

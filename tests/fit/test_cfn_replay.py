@@ -21,11 +21,11 @@ from agents.networks import Torso, dummy
 from agents.normalizers import Moments, moments_init, moments_normalize, moments_update
 from envs.base import PyTree, Spec, Transition
 from exploration.base import Bonus, BonusInfo, bonus
-from tests.fit.parts import ADAM, Ring, descend, off_policy, push, ring, trained
+from tests.fit.parts import ADAM, Ring, descend, evaluated, off_policy, push, ring, trained
 from tests.fit.worlds import grid
 
-SIDE, LIMIT, LANES, SEEDS, ITERATIONS, COINS, CAPACITY = 10, 36, 8, 4, 900, 40, 2**13
-WORLD = grid(SIDE, LIMIT)
+SIDE, LANES, SEEDS, ITERATIONS, COINS, CAPACITY = 10, 8, 4, 900, 40, 2**13
+WORLD = grid(SIDE)
 
 
 class CFNState(NamedTuple):
@@ -114,13 +114,13 @@ def dqn(spec: Spec, *, epsilon=0.15, learning_rate=3e-3, rate=0.05) -> Agent:
 
 
 def make_runner(hyper):
-    return off_policy(WORLD, dqn, cfn, lanes=LANES, limit=LIMIT, discount=0.99, weight=hyper["weight"])
+    return off_policy(WORLD, dqn, cfn, lanes=LANES, discount=0.99, weight=hyper["weight"])
 
 
 @pytest.mark.medium
 def test_cfn_counts_and_its_replay_agent_reaches_the_goal():
     batch = trained(make_runner, SEEDS, ITERATIONS, weight=[1.0, 0.0])
-    returns = np.array([found["return"] for found in batch.evaluate(jax.random.split(jax.random.PRNGKey(1), 2 * SEEDS))])
+    returns = evaluated(batch)
     assert np.sum(returns[:SEEDS]) >= 3.0 and np.sum(returns[SEEDS:]) <= 1.0, returns
 
     states, everywhere = batch.snapshot()[0].bonus, Transition(None, None, None, jnp.eye(SIDE**2), None, None, None, {})
@@ -128,9 +128,7 @@ def test_cfn_counts_and_its_replay_agent_reaches_the_goal():
     counts = states.visits.rows["obs"].sum(axis=1)  # one-hot, and the buffer holds every visit
     assert counts.sum() == 2 * SEEDS * LANES * ITERATIONS
     correlations = [np.corrcoef(b[n > 0], 1.0 / np.sqrt(n[n > 0]))[0, 1] for b, n in zip(bonuses, counts, strict=True)]
-    print(correlations, returns)
     assert np.mean(correlations) >= 0.9, correlations
 
     scored = batch.take_metrics()[0]  # what the replayed steps were worth when they were made, and when they were drawn
-    print(scored)
     assert scored["fresh"] < 0.7 * scored["stale"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gymnasium import spaces
 import jax
 from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
@@ -21,27 +20,18 @@ import pytest
 
 from agents.networks import MLP
 from agents.ppo import ppo
-from envs.base import Environment, PyTree, Spec, TimeStep
+from envs.base import PyTree
 from exploration.base import Population
 from exploration.rnd import ADAM, fit
 from runners import metrics as m
 from runners.base import Runner
 from runners.source import jax_source
+from tests.fit.parts import trained
+from tests.fit.worlds import plane
 
 STEPS, PIXELS, GRID, SEEDS = 50, 16, 50, 3
 PARENTS, ADDED, NEAREST, SIGMA, GENERATIONS, PERIOD = 50, 5, 15, 0.05, 60, 10
 ENCODER, DECODER = MLP((64,), "relu", 2), MLP((64,), "relu", PIXELS**2)
-
-
-def point() -> Environment:
-    """p <- clip(p + a / 20) in [-1, 1]^2, from the middle; no reward."""
-
-    def step(place, key, action):
-        place = jnp.clip(place + 0.05 * action, -1.0, 1.0)
-        return place, TimeStep(place, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), {})
-
-    box = spaces.Box(-1.0, 1.0, (2,), np.float32)
-    return Environment(Spec(box, box, "point", STEPS), lambda key: (jnp.zeros(2), jnp.zeros(2)), step)
 
 
 def picture(place):
@@ -115,7 +105,7 @@ class SearchState(NamedTuple):
 
 def make_runner(hyper) -> Runner:
     """One iteration is one generation: ask, one episode for every genome, tell."""
-    env = point()
+    env = plane(speed=0.05, limit=STEPS)
     agent = ppo(env.spec, hidden=(5, 5))  # acts, and never learns: its parameters are searched
     blank = agent.init(jax.random.PRNGKey(0))
     flat, unravel = ravel_pytree(blank.params)
@@ -151,7 +141,7 @@ def make_runner(hyper) -> Runner:
 
 
 @pytest.mark.medium
-def test_a_learnt_descriptor_covers_more_than_random_search_and_its_refresh_reaches_the_archive(trained):
+def test_a_learnt_descriptor_covers_more_than_random_search_and_its_refresh_reaches_the_archive():
     batch = trained(make_runner, SEEDS, GENERATIONS, random=[0.0, 1.0])
     state = batch.snapshot()[0]
     covered = state.covered.mean((1, 2)).reshape(2, SEEDS)

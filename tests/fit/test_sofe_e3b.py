@@ -10,56 +10,26 @@ The world's own reward is 1 per state that is new in the episode. It has weight 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from gymnasium import spaces
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from agents.ppo import ppo
-from envs.base import Environment, Spec, TimeStep
+from envs.base import Spec
 from envs.builder import Refusal
 from exploration.combinators import augment
 from exploration.e3b import e3b, elliptical
 from exploration.intrinsic import intrinsic
 from exploration.rnd import rnd
-from runners.batching import Batch
 from runners.on_policy import on_policy
 from runners.source import jax_source
+from tests.fit.parts import evaluated, trained
+from tests.fit.worlds import line
 
-STATES, HORIZON = 7, 12
-RIDGE = 0.1
-SEEDS = 4
-ITERATIONS = 60  # of 16 lanes x 48 steps
-
-
-class LineState(NamedTuple):
-    place: jax.Array  # i32[]
-    seen: jax.Array  # bool[STATES]; in this episode
-    time: jax.Array  # i32[]
-
-
-def line() -> Environment:
-    """Seven states in a row; 0 moves left, 1 moves right. The limit truncates, so that time is no hidden state."""
-
-    def observe(state):
-        return jax.nn.one_hot(state.place, STATES, dtype=jnp.float32)
-
-    def reset(key):
-        place = jnp.int32(STATES // 2)
-        state = LineState(place, jnp.arange(STATES) == place, jnp.int32(0))
-        return state, observe(state)
-
-    def step(state, key, action):
-        place = jnp.clip(state.place + 2 * action - 1, 0, STATES - 1)
-        new = LineState(place, state.seen | (jnp.arange(STATES) == place), state.time + 1)
-        reward = jnp.where(state.seen[place], jnp.float32(0), jnp.float32(1))
-        return new, TimeStep(observe(new), reward, jnp.bool_(False), new.time >= HORIZON, {})
-
-    spec = Spec(spaces.Box(0.0, 1.0, (STATES,), np.float32), spaces.Discrete(2), "line", HORIZON, deterministic=True)
-    return Environment(spec, reset, step)
+STATES, HORIZON, RIDGE = 7, 12, 0.1
+SEEDS, ITERATIONS = 4, 40  # iterations of 16 lanes x 48 steps
+WORLD = line(STATES, HORIZON)
 
 
 def orthonormal_e3b(spec: Spec):
@@ -73,33 +43,26 @@ def make_runner(hyper):
     def make_intrinsic(spec):
         bonus = augment(spec, bonus=orthonormal_e3b(spec))
         blanked = bonus._replace(features=lambda state, obs: hyper["shown"] * bonus.features(state, obs))
-        return intrinsic(spec, blanked, discount=0.99, episodic=True, normalize="std")
+        return intrinsic(spec, blanked, discount=0.95, episodic=True, normalize="std")
 
     def make_agent(spec):
         return ppo(spec, learning_rate=3e-3, entropy_coef=0.01)
 
-    return on_policy(line(), make_agent, make_intrinsic, lanes=16, rollout=48, extrinsic_weight=0.0, axis="members")
+    return on_policy(WORLD, make_agent, make_intrinsic, lanes=16, rollout=48, extrinsic_weight=0.0, axis="members")
 
 
 @pytest.mark.medium
 def test_sofe_covers_the_line_where_the_plain_bonus_cannot():
-    """Distinct states of greedy episodes after training. Measured: SOFE 7.0 for every seed, without 2.0 or 3.0."""
-    keys = jnp.stack([jax.random.PRNGKey(seed) for seed in range(SEEDS)] * 2)
-    batch = Batch(make_runner, keys, {"shown": jnp.repeat(jnp.array([1.0, 0.0]), SEEDS)}, "vmap")
-    batch.plan()
-    batch.compile()
-    batch.start()
-    batch.run(0, ITERATIONS, ITERATIONS)
-    covered = np.array([1.0 + found["evaluation/return"] for found in batch.evaluate(keys + 1)])
+    """Distinct states of greedy episodes after training. Measured, eight seeds: 7 for every one; without SOFE 2 or 3."""
+    covered = 1.0 + evaluated(trained(make_runner, SEEDS, ITERATIONS, shown=[1.0, 0.0]))
     sofe, blind = covered[:SEEDS], covered[SEEDS:]
-    assert batch.finite().all()
     assert np.mean(sofe) >= 6.5, sofe
     assert np.max(blind) <= 4.0, blind
 
 
 def test_what_the_agent_sees_determines_the_bonus():
     """Recomputed from the augmented observation alone, as it was before the step is counted, the bonus is the one that was paid."""
-    source = jax_source(line(), lanes=3)
+    source = jax_source(WORLD, lanes=3)
     bonus = augment(source.spec, bonus=orthonormal_e3b(source.spec))
     rows, columns = np.triu_indices(STATES)
 
@@ -124,4 +87,4 @@ def test_what_the_agent_sees_determines_the_bonus():
 
 def test_a_network_has_no_statistics_to_show():
     with pytest.raises(Refusal, match="SOFE needs"):
-        augment(line().spec, bonus=rnd(line().spec))
+        augment(WORLD.spec, bonus=rnd(WORLD.spec))

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BONUSES, COMBINED, COMBINATORS, INNER, REFUSED, BonusCase
-from data import assert_close, assert_equal, assert_finite, draw, flat, garbage, kinds, member, quick, stacked, transitions
+from tests.laws.cases import BONUSES, COMBINED, COMBINATORS, INNER, REFUSED, BonusCase
+from tests.laws.data import assert_close, assert_equal, assert_finite, draw, flat, garbage, kinds, member, quick, stacked, transitions
 
 from envs.base import PyTree, Transition
 from envs.builder import Refusal, build

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
+from tests.laws.cases import BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
 from omegaconf import OmegaConf
 
 from envs.builder import Refusal, build, check, locate, ranges_of
