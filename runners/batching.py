@@ -121,7 +121,7 @@ class Batch:
         self._evaluate = shard(self._evaluate, (each, each, each))
 
     def _place(self, tree):
-        return jax.device_put(tree, self._sharding) if self._sharding else jax.tree.map(jnp.asarray, tree)
+        return jax.device_put(tree, self._sharding) if self._sharding else jax.device_put(tree)
 
     def plan(self) -> dict[str, int]:
         """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""

@@ -55,6 +55,8 @@ def prepare(devices: int) -> None:
         if version >= (0, 10) and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
             flags += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
         os.environ["XLA_FLAGS"] = flags.strip()
+    # orthogonal initial weights come from LAPACK, whose waiting threads burn seconds on few cores
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / processor()))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

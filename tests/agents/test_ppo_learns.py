@@ -12,8 +12,10 @@ from agents.ppo import ppo
 from envs.base import Environment, Spec, TimeStep
 from exploration.base import none
 from exploration.intrinsic import intrinsic
-from runners.batching import AXIS, Batch
+from runners.base import Clock
+from runners.batching import AXIS
 from runners.on_policy import on_policy
+from tests.laws.data import quick
 
 NO = jnp.array(False)
 
@@ -63,17 +65,20 @@ def target() -> Environment:
 
 
 def greedy_returns(env, iterations, **options):
-    def make(hyper):
-        agent = lambda spec: ppo(spec, hidden=(16,), learning_rate=3e-3, **options)  # noqa: E731
-        return on_policy(env, agent, lambda spec: intrinsic(spec, none(spec)), lanes=32, rollout=12, axis=AXIS)
+    """Greedy returns of three seeds after ``iterations`` of 32 lanes x 12 steps."""
+    agent = lambda spec: ppo(spec, hidden=(16,), learning_rate=3e-3, **options)  # noqa: E731
+    runner = on_policy(env, agent, lambda spec: intrinsic(spec, none(spec)), lanes=32, rollout=12, axis=AXIS)
 
-    batch = Batch(make, jnp.stack([jax.random.PRNGKey(seed) for seed in range(3)]), {}, "vmap")
-    batch.plan()
-    batch.compile()
-    batch.start()
-    batch.run(0, iterations, iterations)
-    keys = jnp.stack([jax.random.PRNGKey(100 + seed) for seed in range(3)])
-    return np.array([metrics["evaluation/return"] for metrics in batch.evaluate(keys)])
+    def run(key):
+        def iteration(i, state):
+            return runner.step(state, Clock(i, i.astype(jnp.float32) / iterations))[0]
+
+        state = jax.lax.fori_loop(0, iterations, iteration, runner.init(key))
+        found = runner.evaluate(state, jax.random.fold_in(key, 100))["evaluation/return"]
+        return found.total / found.weight
+
+    keys = jnp.stack([jax.random.PRNGKey(seed) for seed in range(3)])
+    return np.asarray(quick(jax.vmap(run, axis_name=AXIS))(keys))
 
 
 @pytest.mark.medium

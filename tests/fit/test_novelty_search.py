@@ -5,18 +5,17 @@ it ended. An autoencoder learns from the pictures so far; its code is the descri
 nearest codes of population, offspring and archive. After each refresh of the descriptor everything stored is encoded anew.
 
 The phases of ``ask``: "initial" (P genomes), "offspring" (2P) and "refresh" (none; the descriptor learns). Coverage is the share of
-a 50 x 50 grid in which some evaluation ended; the search never sees the grid.
-"""
+a 50 x 50 grid in which some evaluation ended; the search never sees the grid."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from agents.networks import MLP
 from agents.ppo import ppo
@@ -27,17 +26,11 @@ from runners import metrics as m
 from runners.base import Runner
 from runners.source import jax_source
 from tests.fit.parts import trained
-from tests.fit.worlds import plane
+from tests.fit.worlds import picture, plane
 
 STEPS, PIXELS, GRID, SEEDS = 50, 16, 50, 3
 PARENTS, ADDED, NEAREST, SIGMA, GENERATIONS, PERIOD = 50, 5, 15, 0.05, 60, 10
 ENCODER, DECODER = MLP((64,), "relu", 2), MLP((64,), "relu", PIXELS**2)
-
-
-def picture(place):
-    """[..., 2] -> a blurred disc, f32[..., PIXELS**2]."""
-    x, y = (jnp.exp(-22.0 * jnp.square(jnp.linspace(-1.0, 1.0, PIXELS) - place[..., i, None])) for i in range(2))
-    return (x[..., :, None] * y[..., None, :]).reshape(*place.shape[:-1], PIXELS**2)
 
 
 class Outcomes(NamedTuple):
@@ -112,7 +105,7 @@ def make_runner(hyper) -> Runner:
     search = novelty_search(flat.size, hyper["random"])
 
     def generation(state, key, phase):
-        ask_key, world_key, tell_key = jax.random.split(key, 3)
+        ask_key, reset_key, step_key, tell_key = jax.random.split(key, 4)
         searching, genomes = search.ask(state.search, ask_key, phase)
         source = jax_source(env, len(genomes), "members")
 
@@ -122,10 +115,10 @@ def make_runner(hyper) -> Runner:
         def one(lanes, key):
             return source.step(lanes, key, jax.vmap(act)(genomes, lanes.obs, lanes.first))[0], None
 
-        ended = jax.lax.scan(one, source.init(world_key), jax.random.split(world_key, STEPS))[0].obs
-        searching, happened = search.tell(searching, tell_key, (genomes, picture(ended)))
+        ended = jax.lax.scan(one, source.init(reset_key), jax.random.split(step_key, STEPS))[0].obs
+        searching, happened = search.tell(searching, tell_key, (genomes, picture(ended, PIXELS)))
         x, y = jnp.clip((0.5 * (ended + 1.0) * GRID).astype(jnp.int32), 0, GRID - 1).T
-        return SearchState(state.key, searching, state.covered.at[x, y].set(True)), happened
+        return state._replace(search=searching, covered=state.covered.at[x, y].set(True)), happened
 
     def init(key):
         return generation(SearchState(key, search.init(key), jnp.zeros((GRID, GRID), bool)), key, "initial")[0]
@@ -142,12 +135,15 @@ def make_runner(hyper) -> Runner:
 
 @pytest.mark.medium
 def test_a_learnt_descriptor_covers_more_than_random_search_and_its_refresh_reaches_the_archive():
-    batch = trained(make_runner, SEEDS, GENERATIONS, random=[0.0, 1.0])
-    state = batch.snapshot()[0]
-    covered = state.covered.mean((1, 2)).reshape(2, SEEDS)
-    print(covered)
+    """Coverage after 6,050 evaluations, three seeds, measured: 0.50 to 0.71; random search 0.23 to 0.25."""
+    state: SearchState = trained(make_runner, SEEDS, GENERATIONS, random=[0.0, 1.0]).snapshot()[0]
+    covered = state.covered.mean(axis=(1, 2))
+    assert covered[:SEEDS].min() > 1.5 * covered[SEEDS:].max(), covered
 
-    stored = jax.tree.map(lambda x: x[0], state.search)
-    search = novelty_search(stored.population.genomes.shape[1], 0.0)
-    new, genomes = search.ask(stored, jax.random.PRNGKey(0), "refresh")
-    print(np.abs(new.archive.codes - stored.archive.codes).mean(), stored.archive.codes.std(0), genomes.shape)
+    old = jax.tree.map(lambda x: jnp.asarray(x[0]), state.search)
+    search = novelty_search(old.archive.genomes.shape[1], random=0.0)
+    new, genomes = jax.jit(search.ask, static_argnums=2)(old, jax.random.PRNGKey(0), "refresh")
+    assert len(genomes) == 0 and old.size == ADDED * GENERATIONS
+    for at in (old, new):
+        np.testing.assert_allclose(at.archive.codes, ENCODER.apply(at.params[0], at.archive.pictures), atol=1e-4)  # none is stale
+    assert np.median(np.abs(new.archive.codes - old.archive.codes)) > 0.01

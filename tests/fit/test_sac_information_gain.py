@@ -132,8 +132,8 @@ def test_information_gain_reaches_the_corner_that_sac_gives_up_on():
 @pytest.mark.medium
 def test_the_gain_acts_through_the_action_and_weight_0_is_plain_sac():
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
-    explorer, learner = information_gain(WORLD.spec), sac(WORLD.spec).init(keys[0])
-    state, no = explorer.init(keys[1]), jnp.zeros(64, bool)
+    explorer, no = information_gain(WORLD.spec), jnp.zeros(64, bool)
+    learner, state = jax.jit(sac(WORLD.spec).init)(keys[0]), jax.jit(explorer.init)(keys[1])
     obs, action = jax.random.uniform(keys[2], (2, 64, 2))
     batch = Transition(obs, action, jnp.ones(64), obs + 0.1 * action, no, no, no, {})
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gymnasium import spaces
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium import spaces
 
 from envs.base import Environment, Spec, TimeStep
 
@@ -82,3 +82,9 @@ def plane(speed: float = 0.05, limit: int = 50, goal: float = np.inf, action_cos
 
     box = spaces.Box(-1.0, 1.0, (2,), np.float32)
     return Environment(Spec(box, box, "plane", limit), reset, step)
+
+
+def picture(place: jax.Array, pixels: int) -> jax.Array:
+    """A blurred disc where a point of the plane is: [..., 2] -> f32[..., pixels**2]."""
+    x, y = (jnp.exp(-22.0 * jnp.square(jnp.linspace(-1.0, 1.0, pixels) - place[..., i, None])) for i in range(2))
+    return (x[..., :, None] * y[..., None, :]).reshape(*place.shape[:-1], pixels**2)
