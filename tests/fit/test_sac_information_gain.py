@@ -71,7 +71,7 @@ class SACState(NamedTuple):
     optimizer: PyTree
 
 
-def sac(spec: Spec, *, learning_rate=2e-3, rate=0.01, gain_weight=1.0) -> Agent:
+def sac(spec: Spec, *, learning_rate=2e-3, rate=0.02, gain_weight=1.0) -> Agent:
     policy = distribution(spec.action)
     actor, critic = Torso(spec.observation, (64, 64), "relu", final=policy.size, final_gain=0.01), MLP((64, 64), "relu", 1)
 
@@ -124,9 +124,9 @@ def make_runner(hyper):
 
 @pytest.mark.medium
 def test_information_gain_reaches_the_corner_that_sac_gives_up_on():
-    """The best return is about 31. Acting costs, so plain SAC learns to stay where it is and gets 0."""
-    returns = evaluated(trained(make_runner, SEEDS, 1300, weight=[2.0, 0.0]))
-    assert np.median(returns[:SEEDS]) > 25.0 and np.median(returns[SEEDS:]) < 1.0, returns
+    """Acting costs, so plain SAC learns to stay and gets 0. Measured, eight seeds: 28.7 to 30.7 (the best is 31); 0 for seven, 7.6."""
+    returns = evaluated(trained(make_runner, SEEDS, 1000, weight=[2.0, 0.0]))
+    assert np.min(returns[:SEEDS]) > 20.0 and np.median(returns[SEEDS:]) < 1.0, returns
 
 
 @pytest.mark.medium
