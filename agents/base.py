@@ -23,13 +23,20 @@ class RewardStream(NamedTuple):
     episodic: jax.Array | bool  # False: returns continue across episode ends
 
 
+class Regulariser(NamedTuple):
+    """A differentiable bonus of actions that were never taken, for losses that maximise it (MaxInfoRL's information gain)."""
+
+    value: Callable[[PyTree, jax.Array], jax.Array]  # (obs [B], action [B]) -> f32[B], differentiable with respect to both
+    weight: jax.Array | float  # the scale of its ``exploration=`` entry
+
+
 class Signal(NamedTuple):
     """What ``learn`` receives beside the batch."""
 
     streams: tuple[RewardStream, ...]  # in the order of ``spec.streams``
     progress: jax.Array | float = 0.0  # share of the run's steps that are done, for schedules
     demonstrations: PyTree = None
-    regularise: Callable[[PyTree, jax.Array], jax.Array] | None = None  # (obs [B], action [B]) -> [B], differentiable
+    regulariser: Regulariser | None = None
 
 
 class Rollout(NamedTuple):
@@ -43,14 +50,22 @@ class Rollout(NamedTuple):
     last_first: jax.Array  # bool[N]
 
 
+class Learnt(NamedTuple):
+    """What ``learn`` returns beside the new state."""
+
+    metrics: dict = {}  # scalars
+    priorities: jax.Array | None = None  # f32[B]; for a prioritised replay, of the batch's samples
+    payload: PyTree = None  # handed to ``Bonus.update``: what the learner computed and a bonus may use
+
+
 class Agent(NamedTuple):
     """A learner. ``mode`` is the Python string "explore" or "greedy"."""
 
     init: Callable[[Key], PyTree]  # key -> state
     start: Callable[[PyTree, int], PyTree]  # (state, lanes) -> memory
     act: Callable[[PyTree, Key, tuple], tuple[PyTree, jax.Array, PyTree]]  # (state, key, (memory, obs, first, mode)) -> (memory, action, extras)
-    learn: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (batch, signal)) -> (state, aux)
+    learn: Callable[[PyTree, Key, tuple], tuple[PyTree, Learnt]]  # (state, key, (batch, signal)) -> (state, Learnt)
     encode: Callable[[PyTree, PyTree], jax.Array] | None = None  # (state, obs) -> latent
 
 
-__all__ = ["Agent", "Key", "PyTree", "RewardStream", "Rollout", "Signal", "Transition"]
+__all__ = ["Agent", "Key", "Learnt", "PyTree", "Regulariser", "RewardStream", "Rollout", "Signal", "Transition"]

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from agents import actor_critic
-from agents.base import Agent, Rollout, Signal
+from agents.base import Agent, Learnt, Rollout, Signal
 from agents.normalizers import Moments, RewardScale, moments_init, moments_normalize, moments_update, reward_scale_init, reward_scale_update, std_of
 from agents.returns import stream_advantages
 from envs.base import PyTree, Spec, any_member
@@ -195,7 +195,7 @@ def ppo(
         if normalize_obs:
             state = state._replace(obs_moments=moments_update(state.obs_moments, steps.obs))
         metrics = jax.tree.map(jnp.mean, aux) | {"policy/learning_rate": jnp.asarray(learning, jnp.float32)}
-        return state._replace(params=params, optimizer=opt), metrics
+        return state._replace(params=params, optimizer=opt), Learnt(metrics)
 
     def encode(state, obs):
         return network.encode(state.params, prepared(state, obs))

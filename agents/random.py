@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.base import Agent
+from agents.base import Agent, Learnt
 from envs.base import Spec, sample_action
 
 
@@ -13,4 +13,4 @@ def random(spec: Spec) -> Agent:
         memory, _, first, _ = inputs
         return memory, sample_action(spec.action, key, first.shape[0]), {}
 
-    return Agent(init=lambda key: (), start=lambda state, lanes: (), act=act, learn=lambda state, key, inputs: (state, {}))
+    return Agent(init=lambda key: (), start=lambda state, lanes: (), act=act, learn=lambda state, key, inputs: (state, Learnt()))

@@ -65,6 +65,20 @@ class Transition(NamedTuple):
         return self.terminated | self.truncated
 
 
+class Lanes(NamedTuple):
+    """N worlds, each somewhere in an episode, and all that the episode needs to go on from there.
+
+    It is the state of a source, what an archive keeps rows of, and what ``Source.restart`` puts into lanes.
+    """
+
+    world: PyTree  # [N, ...]; states of the environment
+    obs: PyTree  # [N, ...]; to act on next
+    first: jax.Array  # bool[N]; obs is the first of its episode
+    episode_return: jax.Array  # f32[N]; of the episode so far
+    episode_length: jax.Array  # i32[N]; steps of the episode so far
+    note: PyTree = ()  # [N, ...]; the runner's own, carried along (the trail of actions, the cell it came from)
+
+
 class Tally(NamedTuple):
     """Running score of a world that needs the episodes in time order (bsuite's rule, visit counts). See ``envs/tally.py``."""
 

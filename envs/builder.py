@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
-
 class Refusal(Exception):
     """A request that cannot be honoured: one readable line, shown by the command line without a traceback."""
 

@@ -7,7 +7,8 @@ same code:
 
 1. ``score(state, transition) -> raw``: the bonus itself, on any leading shape. ``raw`` is an array, or for combinators a
    tuple of them: only the bonus that made it reads it.
-2. ``calibrate(state, raw) -> state``: running statistics of normalisers learn from fresh ``raw`` [T, N], in time order.
+2. ``calibrate(state, raw) -> state``: running statistics of normalisers learn from fresh ``raw`` [T, N], in time order. Every
+   runner calls it with the steps just made, a replay runner with T = 1, and never with a batch drawn from a replay.
 3. ``value(state, raw) -> reward``: raw turned into the reward the learner sees. Never changes anything.
 """
 
@@ -20,14 +21,15 @@ import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
-from envs.base import Key, PyTree, Spec, Transition
+from envs.base import Key, Lanes, PyTree, Spec, Transition
 from envs.builder import Refusal, closest
 
 
 class BonusInfo(NamedTuple):
     """What a bonus declares. Composition is checked against it before anything compiles."""
 
-    needs: tuple[str, ...] = ("next_obs",)  # transition fields that ``observe``, ``score`` and ``update`` read; "info.X" for a key of info
+    needs: tuple[str, ...] = ("next_obs",)  # transition fields that ``score`` reads beside annotations; "info.X" for a key of info
+    learns_from: tuple[str, ...] = ()  # transition fields that ``observe`` and ``update`` read beyond those
     stores: tuple[str, ...] = ()  # annotations that ``observe`` returns
     episodic: bool = False  # keeps per-episode state in each lane, cleared by ``reset``
     differentiable: bool = False  # ``score`` has gradients with respect to obs and action
@@ -45,7 +47,7 @@ class Bonus(NamedTuple):
     init: Callable[[Key], PyTree]
     observe: Callable[[PyTree, Key, Transition], tuple[PyTree, dict]]  # transition [N], each step -> annotations [N]
     score: Callable[[PyTree, Transition], PyTree]  # any leading shape -> raw
-    update: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (batch, aux)) -> (state, metrics); batch [T, N] or [B]
+    update: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (batch, Learnt.payload)) -> (state, metrics); batch [T, N] or [B]
     reset: Callable[[PyTree, jax.Array], PyTree]  # mask bool[N]: lanes whose episode ended
     calibrate: Callable[[PyTree, PyTree], PyTree]  # raw [T, N], in time order -> state
     value: Callable[[PyTree, PyTree], jax.Array]  # raw -> reward of the same leading shape
@@ -86,17 +88,18 @@ def none(spec: Spec) -> Bonus:
 
 def check_needs(made: Bonus, spec: Spec, name: str) -> None:
     """Refuse a bonus that needs what the world does not give."""
-    for field in made.info.needs:
+    for field in (*made.info.needs, *made.info.learns_from):
         if field.startswith("info.") and field[5:] not in spec.info:
             raise Refusal(f"exploration={name} needs {field}, which the world {spec.name!r} does not give{closest(field[5:], spec.info)}")
 
 
 class Archive(NamedTuple):
-    """States worth returning to. Snapshots are whatever the source can restore: state pytrees on JAX worlds."""
+    """States worth returning to: rows of ``Lanes``, which ``Source.restart`` puts back."""
 
-    init: Callable[[Key, PyTree], PyTree]  # (key, snapshots [N] of fresh starts) -> state
-    insert: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (snapshots, transitions), both [T, N]) -> (state, what happened)
-    select: Callable[[PyTree, Key, int], tuple[PyTree, PyTree]]  # (state, key, n) -> (state, starts [n])
+    init: Callable[[Key, Lanes], PyTree]  # (key, fresh starts [N]) -> state
+    insert: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (lanes, transitions, valid bool), all [T, N]) -> (state, what happened)
+    select: Callable[[PyTree, Key, jax.Array], tuple[PyTree, Lanes]]  # (state, key, mask bool[N]) -> (state, starts [N]); only the mask's are chosen
+    report: Callable[[PyTree], dict]  # state -> scalar metrics (cells, best score)
 
 
 class Goals(NamedTuple):
@@ -109,12 +112,25 @@ class Goals(NamedTuple):
     relabel: Callable[[PyTree, Key, PyTree], PyTree]  # (state, key, batch) -> batch with goals and rewards replaced
 
 
+class Evaluation(NamedTuple):
+    """What trying P genomes gave. What a method does not use stays None."""
+
+    fitness: jax.Array | None = None  # f32[P]
+    outcome: PyTree = None  # [P, ...]; what descriptors are made from: a final state, a picture, a trajectory
+    steps: jax.Array | None = None  # i32[P]; environment steps spent
+    rewarded: jax.Array | None = None  # bool[P]; a reward was met (SERENE's reward areas)
+
+
 class Population(NamedTuple):
-    """Methods that search over whole policies. Phases of different size compile apart."""
+    """Methods that search over whole policies. Phases of different size compile apart.
+
+    ``refresh`` is called where the unbatched clock says so: descriptors are learnt anew, and everything stored is described again.
+    """
 
     init: Callable[[Key], PyTree]
     ask: Callable[[PyTree, Key, str], tuple[PyTree, PyTree]]  # (state, key, phase) -> (state, genomes [P, ...])
-    tell: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (genomes, evaluations)) -> (state, what happened)
+    tell: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (phase, genomes [P, ...], Evaluation [P])) -> (state, what happened)
+    refresh: Callable[[PyTree, Key], tuple[PyTree, dict]] | None = None  # (state, key) -> (state, metrics)
 
 
-__all__ = ["Archive", "Bonus", "BonusInfo", "Goals", "Key", "Population", "PyTree", "Spec", "Transition", "bonus", "check_needs", "none"]
+__all__ = ["Archive", "Bonus", "BonusInfo", "Evaluation", "Goals", "Key", "Population", "PyTree", "Spec", "Transition", "bonus", "check_needs", "none"]

@@ -10,7 +10,7 @@ that entries nest in a configuration file::
 ``clip``           b limited to [low, high]
 ``mask_terminal``  b, but 0 where the world terminated (a death is not a discovery)
 ``schedule``       b * (floor + (1 - floor) decay^n) after n updates
-``normalize``      b / sqrt(Var), of the reward-forward filter (RND) or of b itself (E3B)
+``normalize``      b / sqrt(Var), of the reward-forward filter (RND) or of b itself (E3B), by choice minus its mean
 ``every``          updates at every k-th call only
 ``augment``        the agent sees the bonus's statistics beside its observation (SOFE, arXiv 2310.18144)
 ``chain``          b1 + b2 + ...
@@ -119,6 +119,7 @@ def several(bonuses: Mapping[str, Bonus], combine: Callable[[list[jax.Array]], j
         features=features if shown else None,
         info=BonusInfo(
             needs=tuple(dict.fromkeys(need for info in infos for need in info.needs)),
+            learns_from=tuple(dict.fromkeys(need for info in infos for need in info.learns_from)),
             stores=tuple(f"{name}.{store}" for name, info in zip(names, infos, strict=True) for store in info.stores),
             episodic=any(info.episodic for info in infos),
             differentiable=all(info.differentiable for info in infos),
@@ -182,15 +183,19 @@ def schedule(spec: Spec, *, bonus: Bonus, decay: float = 0.999, floor: float = 0
     return wrap(bonus, lambda: jnp.ones((), jnp.float32), update=update, value=value)
 
 
-@options(bonus=NESTED, by=Choice(("reward_forward", "std", "none")), filter_discount=FRACTION)
-def normalize(spec: Spec, *, bonus: Bonus, by: str = "reward_forward", filter_discount: float = 0.99) -> Bonus:
-    """b divided by a running standard deviation, without subtracting a mean.
+NORMALIZERS = ("reward_forward", "std", "standard", "none")
 
-    by="reward_forward": of the discounted forward sums of b, per lane over time (RND); "std": of b itself (E3B); "none": b.
+
+@options(bonus=NESTED, by=Choice(NORMALIZERS), filter_discount=FRACTION)
+def normalize(spec: Spec, *, bonus: Bonus, by: str = "reward_forward", filter_discount: float = 0.99) -> Bonus:
+    """b divided by a running standard deviation.
+
+    by="reward_forward": of the discounted forward sums of b, per lane over time (RND); "std": of b itself (E3B); "standard": the same
+    after subtracting the running mean (MaxInfoRL; the reward then has both signs); "none": b.
     """
     if by == "none":
         return bonus
-    forward = by == "reward_forward"
+    forward, centred = by == "reward_forward", by == "standard"
 
     def own():
         return forward_filter(spec.lanes) if forward else moments(jnp.zeros(()))
@@ -202,9 +207,12 @@ def normalize(spec: Spec, *, bonus: Bonus, by: str = "reward_forward", filter_di
         return Wrapped(inner, learnt)
 
     def value(state, raw):
-        return bonus.value(state.inner, raw) / deviation(state.own.moments if forward else state.own)
+        seen = state.own.moments if forward else state.own
+        reward = bonus.value(state.inner, raw)
+        return (reward - seen.mean if centred else reward) / deviation(seen)
 
-    return wrap(bonus, own, calibrate=calibrate, value=value)
+    made = wrap(bonus, own, calibrate=calibrate, value=value)
+    return made._replace(info=made.info._replace(non_negative=bonus.info.non_negative and not centred))
 
 
 @options(bonus=NESTED, period=Integer(1))

@@ -90,7 +90,8 @@ def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str 
         reset=make.get("reset"),
         features=make["features"] if shown else None,
         info=BonusInfo(
-            needs=needs,
+            needs=needs if scored == "batch" else (),
+            learns_from=needs,
             stores=("count_bonus",) if scored == "step" else (),
             episodic=per_episode,
             scored=scored,

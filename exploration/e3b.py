@@ -141,7 +141,7 @@ def e3b(
     def features(state, obs):
         return ridge * state.inverse[:, rows, columns]
 
-    needs = ("next_obs",) + (("first",) if skip_first else ()) + (("obs", "action") if learns else ())
+    learns_from = ("next_obs",) + (("first",) if skip_first else ()) + (("obs", "action") if learns else ())
     return bonus(
         init=init,
         observe=observe,
@@ -150,7 +150,8 @@ def e3b(
         reset=reset,
         features=features,
         info=BonusInfo(
-            needs=needs,
+            needs=(),
+            learns_from=learns_from,
             stores=("elliptical",),
             episodic=True,
             scored="step",

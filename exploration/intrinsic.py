@@ -30,7 +30,7 @@ class Intrinsic(NamedTuple):
     scale=NON_NEGATIVE,
     discount=FRACTION,
     episodic=FLAG,
-    normalize=Choice(("reward_forward", "std", "none")),
+    normalize=Choice(combinators.NORMALIZERS),
     clip=Optional(POSITIVE),
     name=Anything("the entry's name, for error lines"),
 )

@@ -50,7 +50,12 @@ def forward_filter(lanes: int) -> ForwardFilter:
 
 
 def update_forward_filter(state: ForwardFilter, rewards: jax.Array, discount: jax.Array | float) -> ForwardFilter:
-    """Run the filter over ``rewards`` f32[T, N], in time order; divide by ``deviation(state.moments)`` afterwards."""
+    """Run the filter over ``rewards`` f32[T, N], in time order; divide by ``deviation(state.moments)`` afterwards.
+
+    Raises ValueError for rewards without a time axis, as a batch drawn from a replay has them: the filter would give nonsense.
+    """
+    if rewards.ndim != 2 or rewards.shape[1:] != state.returns.shape:
+        raise ValueError(f"the reward-forward filter learns from rewards [T, {state.returns.shape[0]}] in time order, not from {rewards.shape}")
     return reward_scale_update(state, rewards, jnp.zeros(rewards.shape, bool), discount)
 
 

@@ -14,7 +14,7 @@ into other segments changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def vectorised(make_runner):
             return states, m.combine(accumulator, metrics)
 
         states, accumulator = jax.lax.fori_loop(0, count, body, (states, accumulator))
-        return states, accumulator, all_finite(states)
+        return states, accumulator, all_numbers(states)
 
     def evaluate(states, keys, hyper):
         return jax.vmap(evaluate_one, axis_name=AXIS)(states, keys, hyper)
@@ -74,11 +74,13 @@ def vectorised(make_runner):
     return init, segment, evaluate, steps
 
 
-def all_finite(state, largest: int = 2**24) -> jax.Array:
-    """bool[M]: whether every floating-point number of the member's state is finite. Leaves of more than ``largest`` numbers
-    per member (replay buffers) are not read: what they feed is."""
+def all_numbers(state, largest: int = 2**24) -> jax.Array:
+    """bool[M]: whether no floating-point number of the member's state is NaN.
+
+    Infinities pass: they are honest sentinels (an empty cell's score), and one in a loss or a weight makes a NaN in the next update.
+    Leaves of more than ``largest`` numbers per member (replay buffers) are not read: what they feed is."""
     leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating) and x[0].size <= largest]
-    return jnp.stack([jnp.all(jnp.isfinite(x.reshape(x.shape[0], -1)), axis=1) for x in leaves]).all(axis=0)
+    return jnp.stack([~jnp.any(jnp.isnan(x.reshape(x.shape[0], -1)), axis=1) for x in leaves]).all(axis=0)
 
 
 class Batch:
@@ -102,7 +104,7 @@ class Batch:
         ]
         self._states: list[Any] = []
         self._accumulators: list[Any] = []
-        self._finite: list[Any] = []
+        self._sound: list[Any] = []
         self._compiled_evaluate = None
 
     def _shard(self):
@@ -155,15 +157,15 @@ class Batch:
     def run(self, start: int, count: int, total: int) -> None:
         """``count`` iterations of every member, from iteration ``start`` of ``total``. Blocks until they are done."""
         clock = (np.int32(start), np.int32(count), np.int32(total))
-        self._finite = []
+        self._sound = []
         for g, (_, hyper) in enumerate(self._groups):
-            self._states[g], self._accumulators[g], finite = self._run(self._states[g], self._accumulators[g], hyper, *clock)
-            self._finite.append(finite)
-        jax.block_until_ready(self._finite)
+            self._states[g], self._accumulators[g], sound = self._run(self._states[g], self._accumulators[g], hyper, *clock)
+            self._sound.append(sound)
+        jax.block_until_ready(self._sound)
 
-    def finite(self) -> np.ndarray:
-        """bool[M]: whether each member's state was finite after the last ``run``."""
-        return np.concatenate([np.asarray(f) for f in self._finite])
+    def sound(self) -> np.ndarray:
+        """bool[M]: whether each member's state was free of NaN after the last ``run``."""
+        return np.concatenate([np.asarray(s) for s in self._sound])
 
     def take_metrics(self) -> list[dict[str, Any]]:
         """Each member's metrics since the last call, as Python numbers."""

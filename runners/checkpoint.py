@@ -86,7 +86,8 @@ def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
     found = [(row["name"], row["shape"], row["dtype"]) for row in table]
     if wanted != found:
         odd = next((w, f) for w, f in zip_longest(wanted, found) if w != f)
-        raise Refusal(f"{path} was written by another program: it has {odd[1]} where this one has {odd[0]}; start over with overwrite=true, or use that version")
+        what = f"it has {odd[1]} where this one has {odd[0]}"
+        raise Refusal(f"{path} was written by another program: {what}; start over with overwrite=true, or use that version")
     shapes = {f"{i:05d}": jax.ShapeDtypeStruct(tuple(row["shape"]), np.dtype(row["dtype"])) for i, row in enumerate(table)}
     try:
         with ocp.StandardCheckpointer() as checkpointer:

@@ -65,7 +65,8 @@ def refuse_shadowed() -> None:
         found = importlib.util.find_spec(name)
         place = Path(found.origin).resolve().parent if found and found.origin else None
         if place != ROOT / name:
-            raise Refusal(f"the package {name!r} is taken from {place}, not from {ROOT / name}: another distribution hides it; use scripts/farlands, or uninstall that one")
+            hint = "another distribution hides it; use scripts/farlands, or uninstall that one"
+            raise Refusal(f"the package {name!r} is taken from {place}, not from {ROOT / name}: {hint}")
 
 
 def list_command(arguments: list[str]) -> int:
@@ -92,7 +93,10 @@ def list_runs() -> None:
         run = config.parent
         summary = run / "summary.json"
         newest = max((int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit()), default=0)
-        state = f"finished, {json.loads(summary.read_text())['steps']:,} steps" if summary.exists() else f"stopped, checkpoint at iteration {newest}" if newest else "no checkpoint yet"
+        if summary.exists():
+            state = f"finished, {json.loads(summary.read_text())['steps']:,} steps"
+        else:
+            state = f"stopped, checkpoint at iteration {newest}" if newest else "no checkpoint yet"
         print(f"  {run}  {state}")
 
 

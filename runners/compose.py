@@ -85,11 +85,11 @@ def unknown_key(tried: str, overrides: list[str]) -> str:
     parent = tried.rpartition(".")[0]
     leaf = tried.rpartition(".")[2]
     same_leaf = [k for k in keys if k.rpartition(".")[2] == leaf]
-    near = same_leaf or difflib.get_close_matches(tried, keys, n=1, cutoff=0.6) or [k for k in keys if difflib.get_close_matches(leaf, [k.rpartition(".")[2]], n=1, cutoff=0.75)]
+    similar_leaf = [k for k in keys if difflib.get_close_matches(leaf, [k.rpartition(".")[2]], n=1, cutoff=0.75)]
+    near = same_leaf or difflib.get_close_matches(tried, keys, n=1, cutoff=0.6) or similar_leaf
     siblings = sorted(k for k in keys if k.rpartition(".")[0] == parent) or sorted(k for k in keys if "." not in k)
     guess = f"did you mean {' or '.join(near[:3])}? " if near else ""
     return f"unknown key {tried} ({guess}legal{' under ' + parent if parent else ''}: {', '.join(siblings)})"
-
 
 
 

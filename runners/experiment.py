@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from envs.base import Environment, Spec
 from envs.builder import FLAG, Anything, Choice, Integer, Optional, Refusal, build, check, closest, locate, ranges_of
 from exploration.intrinsic import Intrinsic, intrinsic
-from runners.batching import AXIS, BATCHINGS
 from runners.base import Runner
+from runners.batching import AXIS, BATCHINGS
 from runners.compose import flatten
 
 PARTS = ("env", "agent", "runner", "exploration")
@@ -134,7 +134,8 @@ def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None
         legal = [n for n, kind in (ranges | (ranges_of(intrinsic) if part == "exploration" else {})).items() if kind.traceable]
         raise Refusal(f"vmap.{path}: {builder.__name__} takes no {name!r}{closest(name, legal)}")
     if not ranges[name].traceable:
-        raise Refusal(f"vmap.{path}: {name} decides the shape of the program and cannot differ inside one; sweep it with -m {path}={','.join(map(str, values))}")
+        advice = f"sweep it with -m {path}={','.join(map(str, values))}"
+        raise Refusal(f"vmap.{path}: {name} decides the shape of the program and cannot differ inside one; {advice}")
     if not values:
         raise Refusal(f"vmap.{path} is empty; give at least one value, as vmap.{path}=[0.1,1]")
     for value in values:

@@ -32,7 +32,7 @@ class Remember:
 
     iteration: int = 0
     seconds: float = 0.0  # spent stepping, over all starts of the run
-    frozen: dict[str, int] = field(default_factory=dict)  # member -> environment steps at which it stopped being finite
+    frozen: dict[str, int] = field(default_factory=dict)  # member -> environment steps at which a number became NaN
     evaluations: list[list[dict[str, Any]]] = field(default_factory=list)  # per evaluation, per member
     last_rows: list[dict[str, Any]] = field(default_factory=list)  # newest line of metrics per member
     program: dict[str, Any] = field(default_factory=dict)  # what computed it: batching, devices, versions
@@ -115,10 +115,10 @@ class Loop:
         return self.remember.iteration * self.per_iteration
 
     def _freeze(self) -> None:
-        for i in np.flatnonzero(~self.batch.finite()):
+        for i in np.flatnonzero(~self.batch.sound()):
             if str(i) not in self.remember.frozen:
                 self.remember.frozen[str(i)] = self.steps
-                self.reporter.say(f"{self.members[i].label()}: a number stopped being finite by step {self.steps:,}; this member is frozen, the others go on")
+                self.reporter.say(f"{self.members[i].label()}: a number became NaN by step {self.steps:,}; this member is frozen, the others go on")
 
     def _write_metrics(self) -> str:
         rows = []

@@ -35,7 +35,8 @@ def multirun(overrides: list[str]) -> int:
             outcome = {"overrides": task, "code": done.returncode, "result": last[0] if done.returncode == 0 else None}
             (Path(folder) / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
 
-        quiet = ["hydra.output_subdir=null", f"hydra.sweep.dir={folder}/hydra", "hydra.sweep.subdir=.", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+        quiet = ["hydra.output_subdir=null", f"hydra.sweep.dir={folder}/hydra", "hydra.sweep.subdir=."]
+        quiet += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
         argv, sys.argv = sys.argv, [sys.argv[0], "--multirun", *quiet, *normalise(overrides)]
         try:
             job()
@@ -43,7 +44,8 @@ def multirun(overrides: list[str]) -> int:
             sys.argv = argv
             jobs = [json.loads(file.read_text()) for file in sorted(Path(folder).glob("*.json"))]
             show(jobs)
-    print(json.dumps({"jobs": len(jobs), "failed": sum(j["code"] != 0 for j in jobs), "runs": [json.loads(j["result"])["run_dir"] for j in jobs if j["result"]]}))
+    runs = [json.loads(job["result"])["run_dir"] for job in jobs if job["result"]]
+    print(json.dumps({"jobs": len(jobs), "failed": sum(job["code"] != 0 for job in jobs), "runs": runs}))
     return 0 if all(j["code"] == 0 for j in jobs) else 1
 
 

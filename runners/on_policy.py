@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from agents.base import RewardStream, Rollout, Signal
-from envs.base import Environment, PyTree, any_member, sample_action
+from envs.base import Environment, Lanes, PyTree, any_member, sample_action
 from envs.builder import FRACTION, Choice, Integer, Real, options
 from exploration.intrinsic import Intrinsic
 from runners import metrics as m
 from runners.base import Runner
-from runners.source import SourceState, jax_source
+from runners.source import jax_source
 
 
 class Record(NamedTuple):
@@ -34,7 +34,7 @@ class Record(NamedTuple):
 
 class OnPolicyState(NamedTuple):
     key: jax.Array  # the member's key; never changes
-    source: SourceState
+    source: Lanes
     memory: PyTree
     agent: PyTree
     bonus: PyTree
@@ -128,11 +128,11 @@ def on_policy(
             streams += (RewardStream(reward, intrinsic.discount, intrinsic.scale, intrinsic.episodic),)
 
         batch = Rollout(seen_steps, extras, state.memory, memory, seen(bonus_state, source_state.obs), source_state.first)
-        agent_state, aux = agent.learn(state.agent, learn_key, (batch, Signal(streams, clock.progress)))
-        bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (steps, aux))
+        agent_state, learnt = agent.learn(state.agent, learn_key, (batch, Signal(streams, clock.progress)))
+        bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (steps, learnt.payload))
 
         record = updated(state.record, steps, clock)
-        metrics = episode_metrics(steps) | record_metrics(record) | aux
+        metrics = episode_metrics(steps) | record_metrics(record) | learnt.metrics
         metrics |= {f"bonus/{name}": value for name, value in bonus_metrics.items()}
         if bonus.info.intrinsic:
             metrics |= stream_metrics(steps.reward, raw, reward)

@@ -91,7 +91,10 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     program = {"batching": plan["batching"], "devices": plan["devices"], "jaxlib": versions()["jaxlib"]}
     remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration)
     if remember.program and remember.program != program:
-        reporter.say(f"this part is computed by {program}, the part before by {remember.program}: equal to an uninterrupted run within rounding, not bit for bit")
+        reporter.say(
+            f"this part is computed by {program}, the part before by {remember.program}: equal to an uninterrupted run within rounding, "
+            "not bit for bit"
+        )
     remember.program = program
     loop = Loop(
         batch=batch,
@@ -126,7 +129,7 @@ def resume_or_start(batch: Batch, directory: RunDirectory, reporter: Reporter, p
             continue
         batch.restore(snapshot)
         done = iteration * per_iteration
-        directory.truncate_metrics(lambda row: row["step"] <= done)
+        directory.truncate_metrics(lambda row, done=done: row["step"] <= done)
         reporter.say(f"resumed at step {done:,}")
         return Remember(**remembered)
     batch.start()

@@ -48,6 +48,11 @@ def test_imports_point_down():
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
+def test_ruff_finds_nothing():
+    linted = subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT, capture_output=True, text=True)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
 def test_lock_is_sorted_names_and_versions():
     names = list(locked())
     assert names == sorted(names)

@@ -14,7 +14,15 @@ def column(*values):
     return jnp.array(values, jnp.float32)[:, None]
 
 
-@pytest.mark.parametrize(("done", "episodic", "expected"), [((0, 0, 0), True, (2.82504, 1.9405, 1)), ((1, 0, 0), False, (2.82504, 1.9405, 1)), ((1, 0, 0), True, (1, 1.9405, 1)), ((0, 1, 0), True, (1.9405, 1, 1))])
+@pytest.mark.parametrize(
+    ("done", "episodic", "expected"),
+    [
+        ((0, 0, 0), True, (2.82504, 1.9405, 1)),
+        ((1, 0, 0), False, (2.82504, 1.9405, 1)),
+        ((1, 0, 0), True, (1, 1.9405, 1)),
+        ((0, 1, 0), True, (1.9405, 1, 1)),
+    ],
+)
 def test_two_stream_example(done, episodic, expected):
     """r = (1, 1, 1), V = 0, discount .99, lambda .95; a non-episodic stream does not see the end of an episode."""
     zero = jnp.zeros((3, 1))

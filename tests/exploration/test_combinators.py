@@ -114,8 +114,18 @@ def test_normalize_divides_by_the_deviation_and_value_does_not_learn():
     made = c.normalize(world(1), bonus=learner(), by="std")
     state = made.calibrate(made.init(jax.random.key(0)), data)
     np.testing.assert_allclose(made.value(state, data), data / np.std(data), rtol=1e-4)
+    centred = c.normalize(world(1), bonus=learner(), by="standard")
+    state = centred.calibrate(centred.init(jax.random.key(0)), data)
+    np.testing.assert_allclose(centred.value(state, data), (data - np.mean(data)) / np.std(data), rtol=1e-4, atol=1e-5)
+    assert made.info.non_negative and not centred.info.non_negative
     inner = learner()
     assert c.normalize(world(1), bonus=inner, by="none") is inner
+
+
+def test_the_forward_filter_refuses_a_replay_batch():
+    made = c.normalize(world(1), bonus=learner())
+    with pytest.raises(ValueError, match="time order"):
+        made.calibrate(made.init(jax.random.key(0)), jnp.ones(5))
 
 
 def test_chain_product_and_gate():
@@ -144,7 +154,7 @@ def test_parts_of_a_chain_keep_their_notes_apart():
     np.testing.assert_allclose(bonuses, alone[0] + alone[1] + e3b_part, rtol=1e-4)
     assert made.info.scored == "step" and made.info.episodic and made.info.non_negative
     assert made.features is None, "counts of hashed observations have none"
-    assert set(made.info.needs) >= {"info.state_id", "next_obs", "action", "obs"}
+    assert set(made.info.learns_from) >= {"info.state_id", "next_obs", "action", "obs"} and made.info.needs == ()
     metrics = jax.eval_shape(made.update, state, jax.random.key(0), (steps, {}))[1]
     assert {"0.distinct_states", "1.inverse_loss", "2.dropped"} <= set(metrics)
 
@@ -181,7 +191,7 @@ def test_ensemble_is_the_mean_of_its_copies():
     inner = c.mask_terminal(w, bonus=rnd(w, hidden=(), embedding=4, epochs=5, minibatches=2, learning_rate=1e-2))
     made = c.ensemble(w, bonus=inner, size=3)
     state, steps, bonuses = play(made, ids)
-    copies = [jax.tree.map(lambda x: x[n], state) for n in range(3)]
+    copies = [jax.tree.map(lambda x, n=n: x[n], state) for n in range(3)]
     pay = jax.jit(lambda s: inner.value(s, inner.score(s, steps)))
     alone = np.stack([pay(s) for s in copies])
     np.testing.assert_allclose(bonuses, alone.mean(0), rtol=1e-4)

@@ -101,7 +101,7 @@ def test_scored_at_the_batch_uses_the_counts_of_now():
 
 def test_a_users_function_is_the_key():
     bonus = counts(world(2), key=f"{__name__}.halves")
-    assert bonus.info.needs == ("info.state_id",)
+    assert bonus.info.learns_from == ("info.state_id",)
     _, paid = play(bonus, [[0, 3], [1, 2], [4, 5]])
     np.testing.assert_allclose(paid, 1 / np.sqrt([[1, 1], [2, 2], [2, 2]]), rtol=1e-6)
 

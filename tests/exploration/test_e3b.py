@@ -161,7 +161,7 @@ def test_the_inverse_model_learns_the_action(action):
 def test_the_random_encoder_stays():
     bonus = module.e3b(world(), encoder="random")
     after, metrics = bonus.update("state", jax.random.key(0), (steps(0, (4, LANES)), {}))
-    assert metrics == {} and after == "state" and bonus.info.needs == ("next_obs", "first")
+    assert metrics == {} and after == "state" and bonus.info.learns_from == ("next_obs", "first")
 
 
 def test_vmapped_members_equal_single_ones():

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from agents.base import RewardStream, Signal
-from envs.base import Environment, Key, PyTree, Transition
+from agents.base import Regulariser, RewardStream, Signal
+from envs.base import Environment, Key, Lanes, PyTree, Transition
 from exploration.base import Bonus
 from runners import metrics as m
 from runners.base import Runner
 from runners.batching import Batch
-from runners.source import SourceState, jax_source
+from runners.source import jax_source
 
 ADAM = optax.scale_by_adam()
 
@@ -38,7 +38,7 @@ def trained(make_runner: Callable[[dict], Runner], seeds: int, iterations: int, 
     batch.compile()
     batch.start()
     batch.run(0, iterations, iterations)
-    assert batch.finite().all()
+    assert batch.sound().all()
     return batch
 
 
@@ -80,21 +80,22 @@ def draw(state: Ring, key: Key, count: int) -> PyTree:
 
 class OffPolicyState(NamedTuple):
     key: jax.Array  # the member's key; never changes
-    source: SourceState
+    source: Lanes
     memory: PyTree
     agent: PyTree
     bonus: PyTree
     replay: Ring | None  # of Transition
 
 
-def regulariser(bonus: Bonus, state: PyTree) -> Callable:
-    """``Signal.regularise`` of a differentiable bonus that scores obs and action alone."""
-    return lambda obs, action: bonus.value(state, bonus.score(state, Transition(obs, action, *[None] * 5, {})))
+def regulariser(bonus: Bonus, state: PyTree, weight=1.0) -> Regulariser:
+    """Of a differentiable bonus that scores obs and action alone."""
+    assert bonus.info.differentiable and set(bonus.info.needs) <= {"obs", "action"}
+    return Regulariser(lambda obs, action: bonus.value(state, bonus.score(state, Transition(obs, action, *[None] * 5, {}))), weight)
 
 
 def off_policy(env: Environment, make_agent: Callable, make_bonus: Callable, *, lanes, discount, weight=1.0, capacity=2**14, batch=128) -> Runner:
     """One iteration: a step of all lanes, then a batch of the replay, scored as it is drawn. A differentiable bonus reaches the agent as
-    ``Signal.regularise``, any other as a reward stream of ``weight``. Evaluation is one greedy episode per lane."""
+    ``Signal.regulariser``, any other as a reward stream of ``weight``. Evaluation is one greedy episode per lane."""
     source = jax_source(env, lanes, "members")
     agent, bonus = make_agent(source.spec), make_bonus(source.spec)
 
@@ -119,16 +120,16 @@ def off_policy(env: Environment, make_agent: Callable, make_bonus: Callable, *, 
         state, new = interact(state, keys[0], "explore")
         replay = push(state.replay, new)
         drawn = draw(replay, keys[1], batch)
-        raw = bonus.score(state.bonus, drawn)
-        bonus_state = bonus.calibrate(state.bonus, raw)
+        bonus_state = bonus.calibrate(state.bonus, bonus.score(state.bonus, jax.tree.map(lambda x: x[None], new)))  # [1, N], in time order
+        raw = bonus.score(bonus_state, drawn)
         signal = Signal((RewardStream(drawn.reward, discount, 1.0, True),), clock.progress)
         if bonus.info.differentiable:
-            signal = signal._replace(regularise=regulariser(bonus, bonus_state))
+            signal = signal._replace(regulariser=regulariser(bonus, bonus_state, weight))
         else:
             signal = signal._replace(streams=(*signal.streams, RewardStream(bonus.value(bonus_state, raw), discount, weight, True)))
-        agent_state, aux = agent.learn(state.agent, keys[2], (drawn, signal))
-        bonus_state, found = bonus.update(bonus_state, keys[3], (drawn, aux))
-        metrics = {**aux, **found, **drawn.annotations, "reward": new.reward, "fresh": raw}
+        agent_state, learnt = agent.learn(state.agent, keys[2], (drawn, signal))
+        bonus_state, found = bonus.update(bonus_state, keys[3], (drawn, learnt.payload))
+        metrics = {**learnt.metrics, **found, **drawn.annotations, "reward": new.reward, "fresh": raw}
         return state._replace(agent=agent_state, bonus=bonus_state, replay=replay), m.typed(metrics)
 
     def evaluate(state, key):

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from agents.base import Agent
+from agents.base import Agent, Learnt
 from agents.networks import Torso, dummy
 from agents.normalizers import Moments, moments_init, moments_normalize, moments_update
 from envs.base import PyTree, Spec, Transition
@@ -108,7 +108,7 @@ def dqn(spec: Spec, *, epsilon=0.15, learning_rate=3e-3, rate=0.05) -> Agent:
 
         error, grads = jax.value_and_grad(loss)(state.params)
         params, optimizer = descend(state.params, state.optimizer, grads, learning_rate)
-        return DQNState(params, optax.incremental_update(params, state.target, rate), optimizer), {"q_loss": error}
+        return DQNState(params, optax.incremental_update(params, state.target, rate), optimizer), Learnt({"q_loss": error})
 
     return Agent(init, lambda state, lanes: (), act, learn)
 

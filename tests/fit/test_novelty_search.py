@@ -4,7 +4,7 @@ A point moves in a square for 50 steps, driven by a small network whose paramete
 it ended. An autoencoder learns from the pictures so far; its code is the descriptor, and novelty the mean distance to the 15
 nearest codes of population, offspring and archive. After each refresh of the descriptor everything stored is encoded anew.
 
-The phases of ``ask``: "initial" (P genomes), "offspring" (2P) and "refresh" (none; the descriptor learns). Coverage is the share of
+The phases of ``ask``: "initial" (P genomes) and "offspring" (2P); ``refresh`` is where the descriptor learns. Coverage is the share of
 a 50 x 50 grid in which some evaluation ended; the search never sees the grid."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from agents.networks import MLP
 from agents.ppo import ppo
 from envs.base import PyTree
-from exploration.base import Population
+from exploration.base import Evaluation, Population
 from exploration.rnd import ADAM, fit
 from runners import metrics as m
 from runners.base import Runner
@@ -56,8 +56,6 @@ def novelty_search(genes: int, random) -> Population:
         return NoveltyState(*empty, jnp.int32(0), params, ADAM.init(params))
 
     def ask(state, key, phase):
-        if phase == "refresh":
-            return refresh(state, key), jnp.zeros((0, genes))
         fresh = jax.random.normal(key, (PARENTS if phase == "initial" else 2 * PARENTS, genes))
         children = fresh if phase == "initial" else jnp.repeat(state.population.genomes, 2, axis=0) + SIGMA * fresh
         return state, jnp.clip(jnp.where(random > 0, fresh, children), -5.0, 5.0)
@@ -65,16 +63,17 @@ def novelty_search(genes: int, random) -> Population:
     def refresh(state, key):
         drawn = jax.random.randint(key, (512,), 0, jnp.maximum(state.size, 1))
         data = jnp.concatenate([state.population.pictures, state.archive.pictures[drawn]])
-        params, optimizer, _ = fit(key, state.params, state.optimizer, data, loss, learning_rate=3e-3, minibatches=4, epochs=20)
+        params, optimizer, metrics = fit(key, state.params, state.optimizer, data, loss, learning_rate=3e-3, minibatches=4, epochs=20)
         again = [stored._replace(codes=ENCODER.apply(params[0], stored.pictures)) for stored in (state.population, state.archive)]
-        return NoveltyState(*again, state.size, params, optimizer)
+        return NoveltyState(*again, state.size, params, optimizer), metrics
 
     def loss(params, pictures, key):
         return jnp.mean(jnp.square(DECODER.apply(params[1], ENCODER.apply(params[0], pictures)) - pictures)), {}
 
     def tell(state, key, inputs):
-        told = Outcomes(*inputs, ENCODER.apply(state.params[0], inputs[1]))
-        if len(told.genomes) == PARENTS:
+        phase, genomes, evaluation = inputs
+        told = Outcomes(genomes, evaluation.outcome, ENCODER.apply(state.params[0], evaluation.outcome))
+        if phase == "initial":
             return state._replace(population=told), {}
         everyone = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.population, told)
         reference = jnp.concatenate([everyone.codes, state.archive.codes])
@@ -87,7 +86,7 @@ def novelty_search(genes: int, random) -> Population:
         population = jax.tree.map(lambda x: x[best], everyone)
         return state._replace(population=population, archive=archive, size=state.size + ADDED), {"novelty": jnp.mean(novelty)}
 
-    return Population(init, ask, tell)
+    return Population(init, ask, tell, refresh)
 
 
 class SearchState(NamedTuple):
@@ -116,7 +115,7 @@ def make_runner(hyper) -> Runner:
             return source.step(lanes, key, jax.vmap(act)(genomes, lanes.obs, lanes.first))[0], None
 
         ended = jax.lax.scan(one, source.init(reset_key), jax.random.split(step_key, STEPS))[0].obs
-        searching, happened = search.tell(searching, tell_key, (genomes, picture(ended, PIXELS)))
+        searching, happened = search.tell(searching, tell_key, (phase, genomes, Evaluation(outcome=picture(ended, PIXELS))))
         x, y = jnp.clip((0.5 * (ended + 1.0) * GRID).astype(jnp.int32), 0, GRID - 1).T
         return state._replace(search=searching, covered=state.covered.at[x, y].set(True)), happened
 
@@ -126,7 +125,7 @@ def make_runner(hyper) -> Runner:
     def step(state, clock):
         refresh_key, key = jax.random.split(jax.random.fold_in(state.key, clock.iteration))
         due = (clock.iteration + 1) % PERIOD == 0
-        searching = jax.lax.cond(due, lambda s: search.ask(s, refresh_key, "refresh")[0], lambda s: s, state.search)
+        searching = jax.lax.cond(due, lambda s: search.refresh(s, refresh_key)[0], lambda s: s, state.search)
         state, happened = generation(state._replace(search=searching), key, "offspring")
         return state, m.typed({"coverage": m.Last(jnp.mean(state.covered)), **happened})
 
@@ -142,8 +141,8 @@ def test_a_learnt_descriptor_covers_more_than_random_search_and_its_refresh_reac
 
     old = jax.tree.map(lambda x: jnp.asarray(x[0]), state.search)
     search = novelty_search(old.archive.genomes.shape[1], random=0.0)
-    new, genomes = jax.jit(search.ask, static_argnums=2)(old, jax.random.PRNGKey(0), "refresh")
-    assert len(genomes) == 0 and old.size == ADDED * GENERATIONS
+    new, _ = jax.jit(search.refresh)(old, jax.random.PRNGKey(0))
+    assert old.size == ADDED * GENERATIONS
     for at in (old, new):
         np.testing.assert_allclose(at.archive.codes, ENCODER.apply(at.params[0], at.archive.pictures), atol=1e-4)  # none is stale
     assert np.median(np.abs(new.archive.codes - old.archive.codes)) > 0.01

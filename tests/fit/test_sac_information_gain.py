@@ -3,7 +3,7 @@
     critic target  r + gamma (min Q'(s', a') + a2 I(s', a') - a1 log pi(a'|s')),    actor  max min Q(s, a) + a2 I(s, a) - a1 log pi(a|s)
 
 I(s, a) = mean_j log(1 + var_j / 1e-6), var over an ensemble that predicts (s' - s, r), standardised: a ``Bonus`` with gradients that
-reaches the agent as ``Signal.regularise``. a2 rises while the policy is less informative than its own moving average. Departures: a2
+reaches the agent as ``Signal.regulariser``. a2 rises while the policy is less informative than its own moving average. Departures: a2
 also falls to 0 during the first two thirds of the run, and all networks share one optimiser.
 """
 
@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.base import Agent, RewardStream, Signal
+from agents.base import Agent, Learnt, Regulariser, RewardStream, Signal
 from agents.distributions import distribution
 from agents.networks import MLP, Torso, dummy
-from agents.normalizers import Moments, moments_init, moments_update, std_of
 from envs.base import PyTree, Spec, Transition
 from exploration.base import Bonus, BonusInfo, bonus
+from exploration.combinators import normalize
 from tests.fit.parts import ADAM, descend, distance, evaluated, off_policy, regulariser, trained
 from tests.fit.worlds import plane
 
@@ -32,7 +32,6 @@ held = jax.lax.stop_gradient
 class GainState(NamedTuple):
     params: PyTree  # [K, ...]
     optimizer: PyTree
-    moments: Moments  # of the raw gain
 
 
 def information_gain(spec: Spec, *, heads=5, learning_rate=1e-3) -> Bonus:
@@ -40,7 +39,7 @@ def information_gain(spec: Spec, *, heads=5, learning_rate=1e-3) -> Bonus:
 
     def init(key):
         params = jax.vmap(lambda k: net.init(k, jnp.concatenate([dummy(spec.observation), dummy(spec.action)], -1)))(jax.random.split(key, heads))
-        return GainState(params, ADAM.init(params), moments_init())
+        return GainState(params, ADAM.init(params))
 
     def predictions(params, batch):
         return jax.vmap(net.apply, (0, None))(params, jnp.concatenate([batch.obs, batch.action], axis=-1))
@@ -55,14 +54,8 @@ def information_gain(spec: Spec, *, heads=5, learning_rate=1e-3) -> Bonus:
         params, optimizer = descend(state.params, state.optimizer, grads, learning_rate)
         return state._replace(params=params, optimizer=optimizer), {"model_loss": loss}
 
-    def calibrate(state, raw):
-        return state._replace(moments=moments_update(state.moments, raw))
-
-    def value(state, raw):
-        return (raw - state.moments.mean) / std_of(state.moments)  # not clipped, which would take away the gradient
-
-    info = BonusInfo(needs=("obs", "action", "next_obs", "reward"), differentiable=True)
-    return bonus(init=init, score=score, update=update, calibrate=calibrate, value=value, info=info)
+    info = BonusInfo(needs=("obs", "action"), learns_from=("next_obs", "reward"), differentiable=True)
+    return normalize(spec, bonus=bonus(init=init, score=score, update=update, info=info), by="standard")  # not clipped: that takes gradients away
 
 
 class SACState(NamedTuple):
@@ -71,7 +64,7 @@ class SACState(NamedTuple):
     optimizer: PyTree
 
 
-def sac(spec: Spec, *, learning_rate=2e-3, rate=0.02, gain_weight=1.0) -> Agent:
+def sac(spec: Spec, *, learning_rate=2e-3, rate=0.02) -> Agent:
     policy = distribution(spec.action)
     actor, critic = Torso(spec.observation, (64, 64), "relu", final=policy.size, final_gain=0.01), MLP((64, 64), "relu", 1)
 
@@ -95,9 +88,9 @@ def sac(spec: Spec, *, learning_rate=2e-3, rate=0.02, gain_weight=1.0) -> Agent:
 
     def learn(state, key, inputs):
         batch, signal = inputs
-        gain, stream = signal.regularise or (lambda obs, action: jnp.zeros(obs.shape[0])), signal.streams[0]
+        (gain, weight), stream = signal.regulariser or Regulariser(lambda obs, action: jnp.zeros(obs.shape[0]), 0.0), signal.streams[0]
         next_key, key, average_key = jax.random.split(key, 3)
-        a1, a2 = jnp.exp(state.params["log_a1"]), gain_weight * jnp.maximum(1.0 - 1.5 * signal.progress, 0.0) * jnp.exp(state.params["log_a2"])
+        a1, a2 = jnp.exp(state.params["log_a1"]), weight * jnp.maximum(1.0 - 1.5 * signal.progress, 0.0) * jnp.exp(state.params["log_a2"])
         action, log_prob = drawn(state.params, batch.next_obs, next_key)
         future = jnp.min(values(state.target, batch.next_obs, action), axis=0) + a2 * gain(batch.next_obs, action) - a1 * log_prob
         wanted = stream.weight * stream.reward + stream.discount * jnp.where(batch.terminated, 0.0, future)
@@ -111,15 +104,15 @@ def sac(spec: Spec, *, learning_rate=2e-3, rate=0.02, gain_weight=1.0) -> Agent:
             gaps = held(jnp.mean(-log_prob) + spec.action.shape[0]), held(jnp.mean(gained - average_gain))
             return critic_loss + actor_loss + params["log_a1"] * gaps[0] + params["log_a2"] * gaps[1], {"a1": a1, "a2": a2}
 
-        grads, aux = jax.grad(loss, has_aux=True)(state.params)
+        grads, metrics = jax.grad(loss, has_aux=True)(state.params)
         params, optimizer = descend(state.params, state.optimizer, grads, learning_rate)
-        return SACState(params, jax.tree.map(lambda old, new: old + rate * (new - old), state.target, params), optimizer), aux
+        return SACState(params, jax.tree.map(lambda old, new: old + rate * (new - old), state.target, params), optimizer), Learnt(metrics)
 
     return Agent(init, lambda state, lanes: (), act, learn)
 
 
 def make_runner(hyper):
-    return off_policy(WORLD, lambda spec: sac(spec, gain_weight=hyper["weight"]), information_gain, lanes=16, discount=0.97)
+    return off_policy(WORLD, sac, information_gain, lanes=16, discount=0.97, weight=hyper["weight"])
 
 
 @pytest.mark.medium
@@ -140,9 +133,10 @@ def test_the_gain_acts_through_the_action_and_weight_0_is_plain_sac():
     @jax.jit
     def updated(weight, through=None):
         """Parameters after one update; the gain's gradient through the action is scaled by ``through``. None: plain SAC."""
-        gain = None if through is None else lambda o, a: regulariser(explorer, state)(o, through * a + (1.0 - through) * held(a))
-        signal = Signal((RewardStream(batch.reward, 0.97, 1.0, True),), regularise=gain)
-        return sac(WORLD.spec, gain_weight=weight).learn(learner, keys[0], (batch, signal))[0].params
+        gain = regulariser(explorer, state, weight)
+        bent = gain._replace(value=lambda o, a: gain.value(o, through * a + (1.0 - through) * held(a)))
+        signal = Signal((RewardStream(batch.reward, 0.97, 1.0, True),), regulariser=None if through is None else bent)
+        return sac(WORLD.spec).learn(learner, keys[0], (batch, signal))[0].params
 
     plain, zero, full, detached = updated(1.0), updated(0.0, 1.0), updated(1.0, 1.0), updated(1.0, 0.0)
     assert max(distance(zero[part], plain[part]) for part in ("actor", "critic", "log_a1")) < 1e-6

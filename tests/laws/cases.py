@@ -29,8 +29,8 @@ WORLDS: dict[str, Entry] = {
     "gymnax": entry("envs.gymnax.gymnax", id="CartPole-v1", max_steps_in_episode=12),
     "gymnax/box_actions": entry("envs.gymnax.gymnax", id="MountainCarContinuous-v0", max_steps_in_episode=7),
     "gymnax/planes": entry("envs.gymnax.gymnax", id="Catch-bsuite"),
-    "xminigrid": entry("envs.xminigrid.xminigrid", id="MiniGrid-Empty-5x5", max_steps=11),
-    "xminigrid/full": entry("envs.xminigrid.xminigrid", id="MiniGrid-DoorKey-5x5", view="full", max_steps=11),
+    "xminigrid": entry("envs.xminigrid.xminigrid", id="MiniGrid-DoorKey-5x5", max_steps=11),
+    "xminigrid/full": entry("envs.xminigrid.xminigrid", id="MiniGrid-Empty-5x5", view="full", max_steps=11),
 }
 
 
@@ -66,7 +66,7 @@ AGENTS: dict[str, AgentCase] = {
     "random/box_actions": AgentCase(entry("agents.random.random"), action=BOX_ACTIONS),
     "ppo": AgentCase(tiny_ppo()),
     "ppo/box_actions": AgentCase(tiny_ppo(), action=BOX_ACTIONS),
-    "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6), streams=TWO),
+    "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6, value_coef=0.0), streams=TWO),  # its layers would serve the values as well
     "ppo/codes": AgentCase(tiny_ppo(), CODES),
     "ppo/pixels": AgentCase(tiny_ppo(), PIXELS),
     "ppo/augmented": AgentCase(tiny_ppo(), AUGMENTED),
@@ -134,7 +134,7 @@ BONUSES: dict[str, BonusCase] = {
     "e3b/codes": BonusCase(e3b(), CODES),
 }
 
-INNER: dict[str, Entry] = {"counts": counts(), "rnd": rnd(), "e3b": e3b()}
+INNER: dict[str, Entry] = {"counts": counts(), "rnd": rnd(hidden=()), "e3b": e3b(hidden=())}  # small: there are many combinations
 
 
 def combined(name: str, **arguments: Any) -> Entry:
@@ -148,7 +148,6 @@ COMBINATORS = {
     "mask_terminal": lambda inner: combined("mask_terminal", bonus=inner),
     "schedule": lambda inner: combined("schedule", bonus=inner, decay=0.5, floor=0.1),
     "normalize": lambda inner: combined("normalize", bonus=inner),
-    "normalize_std": lambda inner: combined("normalize", bonus=inner, by="std"),
     "every": lambda inner: combined("every", bonus=inner, period=2),
     "augment": lambda inner: combined("augment", bonus=inner),
     "ensemble": lambda inner: combined("ensemble", bonus=inner, size=2),
@@ -159,10 +158,11 @@ COMBINATORS = {
 REFUSED = {"augment/rnd"}  # rows that must be refused when they are built
 COMBINED: dict[str, BonusCase] = {f"{c}/{i}": BonusCase(make(inner)) for c, make in COMBINATORS.items() for i, inner in INNER.items()}
 NESTED: dict[str, BonusCase] = {
+    "nested/normalize_std": BonusCase(combined("normalize", bonus=counts(), by="std")),
     "nested/novelty_on_first_visits": BonusCase(
         combined(
             "normalize",
-            bonus=combined("gate", bonus=combined("clip", bonus=rnd(), high=5.0), mask=counts(per_episode=True), above=0.9),
+            bonus=combined("gate", bonus=combined("clip", bonus=INNER["rnd"], high=5.0), mask=counts(per_episode=True), above=0.9),
         )
     ),
     "nested/everything": BonusCase(
@@ -173,7 +173,7 @@ NESTED: dict[str, BonusCase] = {
                 bonus=combined(
                     "chain",
                     bonuses=[
-                        combined("every", bonus=combined("normalize", bonus=combined("mask_terminal", bonus=e3b()), by="std")),
+                        combined("every", bonus=combined("normalize", bonus=combined("mask_terminal", bonus=INNER["e3b"]), by="std")),
                         combined("product", bonuses=[counts(), counts(scored="batch")]),
                     ],
                 ),

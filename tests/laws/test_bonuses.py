@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.laws.cases import BONUSES, COMBINED, COMBINATORS, INNER, REFUSED, BonusCase
-from tests.laws.data import assert_close, assert_equal, assert_finite, draw, flat, garbage, kinds, member, quick, stacked, transitions
 
 from envs.base import PyTree, Transition
 from envs.builder import Refusal, build
 from exploration.base import Bonus, check_needs
+from tests.laws.cases import BONUSES, COMBINATORS, COMBINED, INNER, REFUSED, BonusCase
+from tests.laws.data import assert_close, assert_equal, assert_finite, draw, flat, garbage, kinds, member, quick, stacked, transitions
 
 STEPS = 5
 MASK = jnp.asarray([True, False, True])  # lanes that a reset is asked for
@@ -112,6 +112,7 @@ class Lived(NamedTuple):
     run: Any  # the compiled ``life``
     traces: list[str]  # one entry per time that ``life`` was traced
     start: PyTree
+    axes: list[int | None]  # of the lanes, in every leaf of the state
     steps: Transition
     out: Life
 
@@ -127,20 +128,18 @@ def lived(request) -> Lived:
     traces = []
     run = quick(lambda *inputs: traces.append("again") or life(bonus)(*inputs))
     start, steps = bonus.init(jax.random.PRNGKey(0)), transitions(case.spec(), STEPS, seed=1)
-    return Lived(case, bonus, run, traces, start, steps, run(start, KEY, steps, steps.done, MASK))
+    return Lived(case, bonus, run, traces, start, lane_axes(case, start), steps, run(start, KEY, steps, steps.done, MASK))
 
 
 def floats(raw: PyTree) -> list[jax.Array]:
     return [x for x in jax.tree.leaves(raw) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
-def lane_axes(case: BonusCase) -> list[int | None]:
+def lane_axes(case: BonusCase, state: PyTree) -> list[int | None]:
     """For every leaf of the state, the axis that runs over lanes: the one that grows when there is one lane more."""
-    shapes = []
-    for lanes in (3, 4):
-        init = build(case.entry, case.spec(lanes=lanes)).init
-        shapes.append([leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(init, KEY))])
-    found = [[n for n, (a, b) in enumerate(zip(*pair, strict=True)) if a != b] for pair in zip(*shapes, strict=True)]
+    wider = jax.eval_shape(build(case.entry, case.spec(lanes=4)).init, KEY)
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)
+    found = [[n for n, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b] for x, y in pairs]
     assert all(len(axes) <= 1 for axes in found)
     return [axes[0] if axes else None for axes in found]
 
@@ -218,14 +217,24 @@ def test_scored_at_the_step_means_from_its_annotations(lived):
 
 def test_what_is_not_needed_is_not_read(lived):
     """Garbage in every field that the bonus did not declare changes nothing at all."""
-    needs, steps = lived.bonus.info.needs, lived.steps
+    needs, steps = {*lived.bonus.info.needs, *lived.bonus.info.learns_from}, lived.steps
     known = {*Transition._fields, *(f"info.{name}" for name in steps.info)} - {"info", "annotations"}
-    assert set(needs) <= known
+    assert needs <= known
     check_needs(lived.bonus, lived.case.spec(), "laws")
     spoilt = {name: garbage(getattr(steps, name)) for name in known if not name.startswith("info.") and name not in needs}
     info = {name: value if f"info.{name}" in needs else garbage(value) for name, value in steps.info.items()}
     out = lived.again(lived.start, steps._replace(**spoilt, info=info))
     assert_equal(out._replace(gradient=None), lived.out._replace(gradient=None))
+
+
+def test_a_score_reads_what_it_needs_only(lived):
+    """What the bonus merely learns from appears nowhere in the program of its score."""
+    steps = lived.steps._replace(annotations=lived.out.annotations)
+    program = jax.make_jaxpr(lived.bonus.score)(lived.out.updated, steps).jaxpr
+    names = [f"info.{path[1].key}" if path[0].name == "info" else path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(steps)]
+    read = {id(var) for equation in program.eqns for var in equation.invars} | {id(var) for var in program.outvars}
+    found = {name for name, var in zip(names, program.invars[-len(names) :], strict=True) if id(var) in read}
+    assert found - {"annotations"} <= {*lived.bonus.info.needs}
 
 
 def test_lanes_are_interchangeable(lived):
@@ -254,7 +263,7 @@ def test_gradients_exist_where_declared_and_nowhere_else(lived):
 
 
 def test_a_reset_touches_its_lanes_only(lived):
-    leaves = zip(*(jax.tree.leaves(tree) for tree in (lived.out.observed, lived.out.cleared)), lane_axes(lived.case), strict=True)
+    leaves = zip(*(jax.tree.leaves(tree) for tree in (lived.out.observed, lived.out.cleared)), lived.axes, strict=True)
     for before, after, axis in leaves:
         if axis is None:
             np.testing.assert_array_equal(before, after)
@@ -270,7 +279,7 @@ def test_a_reset_makes_lanes_new_if_episodic(lived):
         return
     trees = (lived.start, lived.out.observed, lived.out.cleared)
     gathered = 0
-    for fresh, before, after, axis in zip(*map(jax.tree.leaves, trees), lane_axes(lived.case), strict=True):
+    for fresh, before, after, axis in zip(*map(jax.tree.leaves, trees), lived.axes, strict=True):
         if axis is None or np.array_equal(fresh, before):
             continue
         gathered += 1

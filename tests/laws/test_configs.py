@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.laws.cases import BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
 from omegaconf import OmegaConf
 
 from envs.builder import Refusal, build, check, locate, ranges_of
 from exploration.intrinsic import intrinsic
 from runners.compose import CONFIGS, compose
 from runners.experiment import STREAM, experiment
+from tests.laws.cases import BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
 
 GROUPS = tuple(TABLES)
 RECORDS = {"env": ("envs", "Environment"), "agent": ("agents", "Agent"), "exploration": ("exploration", "Bonus"), "runner": ("runners", "Runner")}

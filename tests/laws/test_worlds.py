@@ -48,6 +48,11 @@ def walk(name: str):
     return obs, *rest
 
 
+@functools.cache
+def alone(name: str):
+    return quick(world(name).step)
+
+
 @each_world
 def test_kinds_are_stable(name):
     env = world(name)
@@ -92,26 +97,29 @@ def test_episodes_end_at_the_limit_at_the_latest(name):
     assert done.any()
 
 
+def moments(name: str):
+    """((state, key, action), (successor, time step)) of some steps of the walk; the last one ends an episode."""
+    _, before, after, keys, action, timestep = walk(name)
+    over = np.argwhere(timestep.terminated | timestep.truncated)[0]
+    for at in [(0, 0), (2, 1), (3, 2), (5, 0), tuple(over)]:
+        yield jax.tree.map(lambda x: x[at], ((before, keys, action), (after, timestep)))  # noqa: B023
+
+
+@each_world
+def test_a_lane_equals_itself_alone_and_jit_equals_no_jit(name):
+    step = alone(name)
+    for taken, wanted in moments(name):
+        assert_close(step(*taken), wanted)
+    with jax.disable_jit():
+        assert_close(world(name).step(*taken), wanted)
+
+
 @each_world
 def test_a_deterministic_world_does_not_use_its_key(name):
-    env, (_, before, after, _, action, timestep) = world(name), walk(name)
-    keys = jax.random.split(jax.random.PRNGKey(123), (STEPS, LANES))
-    if env.spec.deterministic:
-        assert_close(quick(jax.vmap(jax.vmap(env.step)))(before, keys, action), (after, timestep))
-
-
-@each_world
-def test_jit_equals_no_jit_and_a_lane_equals_itself_alone(name):
-    env, (_, before, after, keys, action, timestep) = world(name), walk(name)
-    done = np.asarray(timestep.terminated | timestep.truncated)
-    moments = [(0, 0), (2, 1), tuple(np.argwhere(done)[0])]  # the last one ends an episode
-    alone = quick(env.step)
-    for at in moments:
-        taken = jax.tree.map(lambda x: x[at], (before, keys, action))  # noqa: B023
-        wanted = jax.tree.map(lambda x: x[at], (after, timestep))  # noqa: B023
-        assert_close(alone(*taken), wanted)
-    with jax.disable_jit():
-        assert_close(env.step(*taken), wanted)
+    step = alone(name)
+    for n, ((state, _, action), wanted) in enumerate(moments(name)):
+        if world(name).spec.deterministic:
+            assert_close(step(state, jax.random.PRNGKey(100 + n), action), wanted)
 
 
 @each_world

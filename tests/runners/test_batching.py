@@ -60,7 +60,7 @@ def test_a_traced_value_equals_the_same_value_written_in():
 
 def test_a_member_that_diverges_leaves_the_others_alone():
     batch = run([*TINY, "seeds=1", "+vmap.agent.learning_rate=[1e-3,1e30]"], "vmap")
-    assert batch.finite().tolist() == [True, False]
+    assert batch.sound().tolist() == [True, False]
     alone = run([*TINY, "seeds=1", "+vmap.agent.learning_rate=[1e-3]"], "vmap")
     for a, b in zip(jax.tree.leaves(batch.snapshot()[0].agent.params), jax.tree.leaves(alone.snapshot()[0].agent.params), strict=True):
         np.testing.assert_allclose(a[0], b[0], rtol=1e-3, atol=1e-4)
@@ -100,8 +100,8 @@ def test_metrics_of_a_segment_are_those_of_its_iterations():
 
 def test_clock_reaches_the_step_unbatched():
     """``lax.cond`` on the clock must stay a branch under vmap."""
-    from runners.batching import vectorised
     from runners.base import Runner
+    from runners.batching import vectorised
 
     def make(hyper):
         def step(state, clock):
