@@ -49,7 +49,7 @@ def member_functions(make_runner: Callable[[dict], Runner]):
 def vectorised(make_runner):
     """(init, segment, evaluate) over a leading member axis, in one program."""
     init_one, step_one, evaluate_one = member_functions(make_runner)
-    steps = jax.vmap(step_one, in_axes=(0, 0, None), axis_name=AXIS)
+    steps = jax.jit(jax.vmap(step_one, in_axes=(0, 0, None), axis_name=AXIS))  # jit: traced once, for ``plan`` and ``segment``
 
     def init(keys, hyper):
         # one member after the other: several QR decompositions in one vmapped program hang some versions of jaxlib on a CPU

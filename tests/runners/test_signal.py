@@ -54,14 +54,16 @@ def test_the_successor_is_the_true_one_and_truncation_is_not_termination():
 
 
 def test_given_starts_are_used():
-    """An archive's choice of where episodes begin."""
+    """An archive's choice of where episodes go on: return and length so far come along, whether or not the start is the first of its episode."""
     from envs.deep_sea import deep_sea
     from runners.source import jax_source
 
     source = jax_source(deep_sea(size=4), 2)
     state = source.init(jax.random.PRNGKey(0))
     later, _ = source.step(state, jax.random.PRNGKey(1), jnp.array([0, 0]))
-    again = source.restart(state, jax.random.PRNGKey(2), jnp.array([False, True]), (later.world, later.obs))
+    again = source.restart(state, jax.random.PRNGKey(2), jnp.array([False, True]), later)
     np.testing.assert_array_equal(again.obs[0], state.obs[0])
     np.testing.assert_array_equal(again.obs[1], later.obs[1])
     assert not np.array_equal(again.obs[0], again.obs[1])
+    assert again.episode_length.tolist() == [0, 1] and again.first.tolist() == [True, False]
+    assert again.episode_return[1] == later.episode_return[1]
