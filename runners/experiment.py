@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from envs.base import Environment, Spec
 from envs.builder import FLAG, Anything, Choice, Integer, Optional, Refusal, build, check, closest, locate, ranges_of
+from envs.wrappers import wrapped
 from exploration.intrinsic import Intrinsic, intrinsic
 from runners.base import Runner
 from runners.batching import AXIS, BATCHINGS
@@ -34,6 +35,8 @@ SETTINGS = {
 }
 DEBUG = {"total_steps": 2048, "segments": 4, "seeds": 2, "checkpoint.seconds": 0}
 STREAM = tuple(p for p in inspect.signature(intrinsic).parameters if p not in ("spec", "bonus", "name"))
+WORLD = tuple(p for p in inspect.signature(wrapped).parameters if p != "env")
+SHARED = {"exploration": (intrinsic, STREAM), "env": (wrapped, WORLD)}  # every entry of the part has these keys beside its builder's own
 
 
 class Member(NamedTuple):
@@ -66,7 +69,7 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
             raise Refusal(f"{part} is missing from the configuration; choose one, as {part}=...")
     settings(config)
     for part in PARTS:
-        config[part] = whole_numbers(config[part], locate(config[part]["_target_"], f"{part}._target_"))
+        config[part] = whole_numbers(part, config[part])
     check_parts(config)
     swept = {path: list(values) if isinstance(values, (list, tuple)) else [values] for path, values in flatten(config["vmap"]).items()}
     for path, values in swept.items():
@@ -101,9 +104,9 @@ def settings(config: dict[str, Any]) -> None:
     config["seeds"] = list(seeds)
 
 
-def whole_numbers(entry: Mapping[str, Any], builder: Callable) -> dict[str, Any]:
-    """``entry`` with floats that are whole (1e5) turned into the integers that ``builder`` wants."""
-    kinds = ranges_of(builder)
+def whole_numbers(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """``entry`` with floats that are whole (1e5) turned into the integers that its builder wants."""
+    kinds = entry_ranges(part, locate(entry["_target_"], f"{part}._target_"))
 
     def fix(name, value):
         kind = kinds.get(name)
@@ -113,14 +116,30 @@ def whole_numbers(entry: Mapping[str, Any], builder: Callable) -> dict[str, Any]
     return {name: fix(name, value) for name, value in entry.items()}
 
 
+def shared(part: str, builder: Callable) -> tuple[str, ...]:
+    """The keys of an entry that do not go to its builder. A world's builder that takes one of them itself is given it."""
+    names = SHARED[part][1] if part in SHARED else ()
+    return tuple(name for name in names if part != "env" or name not in ranges_of(builder))
+
+
+def entry_ranges(part: str, builder: Callable) -> dict[str, Any]:
+    """Range of every key of an entry: those of its builder, and the shared ones."""
+    return ranges_of(builder) | {name: ranges_of(SHARED[part][0])[name] for name in shared(part, builder)}
+
+
+def parted(part: str, entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what goes to the builder, with its _target_; the shared keys)."""
+    apart = shared(part, locate(entry["_target_"], f"{part}._target_"))
+    return {k: v for k, v in entry.items() if k not in apart}, {k: v for k, v in entry.items() if k in apart}
+
+
 def check_parts(config: Mapping[str, Any]) -> None:
-    for part in PARTS:
-        entry = dict(config[part])
-        builder = locate(entry.pop("_target_"), f"{part}._target_")
-        if part == "exploration":
-            stream = {key: entry.pop(key) for key in STREAM if key in entry}
-            check(intrinsic, stream, part)
-        check(builder, entry, part)
+    """Refuse the first argument of a part that is unknown, missing or out of range."""
+    for part in [p for p in PARTS if p in config]:
+        own, apart = parted(part, config[part])
+        if apart:
+            check(SHARED[part][0], apart, part)
+        check(locate(own.pop("_target_")), own, part)
 
 
 def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None:
@@ -128,10 +147,10 @@ def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None
     part, _, name = path.partition(".")
     if part not in PARTS or not name or "." in name:
         raise Refusal(f"vmap.{path}: only numbers of {', '.join(PARTS)} can differ between members, as vmap.exploration.scale=[0.1,1]")
-    builder = intrinsic if part == "exploration" and name in STREAM else locate(config[part]["_target_"])
-    ranges = ranges_of(builder)
+    builder = locate(config[part]["_target_"])
+    ranges = entry_ranges(part, builder)
     if name not in ranges:
-        legal = [n for n, kind in (ranges | (ranges_of(intrinsic) if part == "exploration" else {})).items() if kind.traceable]
+        legal = [n for n, kind in ranges.items() if kind.traceable]
         raise Refusal(f"vmap.{path}: {builder.__name__} takes no {name!r}{closest(name, legal)}")
     if not ranges[name].traceable:
         advice = f"sweep it with -m {path}={','.join(map(str, values))}"
@@ -145,9 +164,9 @@ def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None
 
 def make_runner(config: Mapping[str, Any]) -> Runner:
     """The runner of one member. Called while tracing: hyper-parameters may be traced scalars."""
-    env: Environment = build(config["env"])
-    exploration = dict(config["exploration"])
-    stream = {key: exploration.pop(key) for key in STREAM if key in exploration}
+    world, wrappers = parted("env", config["env"])
+    env: Environment = wrapped(build(world), **wrappers)
+    exploration, stream = parted("exploration", config["exploration"])
 
     def make_intrinsic(spec: Spec) -> Intrinsic:
         return intrinsic(spec, build(exploration, spec), name=exploration["_target_"], **stream)

@@ -31,6 +31,9 @@ WORLDS: dict[str, Entry] = {
     "gymnax/planes": entry("envs.gymnax.gymnax", id="Catch-bsuite"),
     "xminigrid": entry("envs.xminigrid.xminigrid", id="MiniGrid-DoorKey-5x5", max_steps=11),
     "xminigrid/full": entry("envs.xminigrid.xminigrid", id="MiniGrid-Empty-5x5", view="full", max_steps=11),
+    "deep_sea/sticky": entry("envs.deep_sea.deep_sea", size=4, sticky_actions=0.5),
+    "gymnax/tv": entry("envs.gymnax.gymnax", id="CartPole-v1", max_steps_in_episode=12, noisy_tv=3),
+    "gymnax/box_actions_wrapped": entry("envs.gymnax.gymnax", id="MountainCarContinuous-v0", max_steps_in_episode=7, noisy_tv=2, sticky_actions=0.25),
 }
 
 

@@ -13,9 +13,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from envs.builder import Refusal, build, check, locate, ranges_of
+from envs.wrappers import wrapped
 from exploration.intrinsic import intrinsic
 from runners.compose import CONFIGS, compose
-from runners.experiment import STREAM, experiment
+from runners.experiment import STREAM, WORLD, check_parts, experiment, shared
 from tests.laws.cases import BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
 
 GROUPS = tuple(TABLES)
@@ -51,7 +52,7 @@ def builders() -> dict[str, Any]:
     """Import path -> builder, of all files and all cases."""
     named = {read(group, option)["_target_"] for group, option in METHODS}
     named |= {t for table in TABLES.values() for row in table.values() for t in targets(entry_of(row))}
-    return {target: locate(target) for target in sorted(named)} | {"exploration.intrinsic.intrinsic": intrinsic}
+    return {target: locate(target) for target in sorted(named)} | {"exploration.intrinsic.intrinsic": intrinsic, "envs.wrappers.wrapped": wrapped}
 
 
 def declared_builders() -> list[str]:
@@ -104,13 +105,14 @@ def test_keys_are_the_builders_arguments(group, option):
     written = read(group, option)
     builder = locate(written.pop("_target_"), f"{group}._target_")
     wanted = set(keyword_only(builder))
-    if group == "exploration" and pays(option):
-        wanted |= set(STREAM)
+    if group != "exploration" or pays(option):
+        wanted |= set(shared(group, builder))
     assert set(written) == wanted
 
 
-def test_a_bonus_of_ones_own_has_the_stream_only():
+def test_parts_of_ones_own_have_the_shared_keys_only():
     assert set(read("exploration", "custom")) == {"_target_", *STREAM}
+    assert set(read("env", "custom")) == {"_target_", *WORLD}
 
 
 @each_option
@@ -120,17 +122,15 @@ def test_values_are_the_builders_defaults(group, option):
     parameters = keyword_only(locate(written.pop("_target_")))
     if group == "exploration" and option == "custom":  # elsewhere the stream's options are chosen for the bonus
         parameters |= {name: inspect.signature(intrinsic).parameters[name] for name in STREAM}
+    if group == "env":
+        parameters = {name: inspect.signature(wrapped).parameters[name] for name in WORLD} | parameters
     told = {name: plain(value) for name, value in written.items() if name in parameters and parameters[name].default is not inspect.Parameter.empty}
     assert told == {name: plain(parameters[name].default) for name in told}
 
 
 @each_option
 def test_values_are_in_range(group, option):
-    written = read(group, option)
-    builder = locate(written.pop("_target_"))
-    stream = {name: written.pop(name) for name in STREAM if group == "exploration" and name in written}
-    check(intrinsic, stream, group)
-    check(builder, written, group)
+    check_parts({group: read(group, option)})
 
 
 @each_option
