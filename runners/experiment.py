@@ -15,6 +15,7 @@ from envs.base import Environment, Spec
 from envs.builder import FLAG, Anything, Choice, Integer, Optional, Refusal, build, check, closest, locate, ranges_of
 from envs.wrappers import wrapped
 from exploration.intrinsic import Intrinsic, intrinsic
+from runners import views
 from runners.base import Runner
 from runners.batching import AXIS, BATCHINGS
 from runners.compose import flatten
@@ -32,6 +33,7 @@ SETTINGS = {
     "debug": FLAG,
     "checkpoint.seconds": Integer(0),
     "checkpoint.keep": Integer(1),
+    **views.SETTINGS,
 }
 DEBUG = {"total_steps": 2048, "segments": 4, "seeds": 2, "checkpoint.seconds": 0}
 STREAM = tuple(p for p in inspect.signature(intrinsic).parameters if p not in ("spec", "bonus", "name"))
@@ -84,6 +86,7 @@ def settings(config: dict[str, Any]) -> None:
     unknown = set(config) - {k.split(".")[0] for k in SETTINGS} - set(PARTS)
     if unknown:
         raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
+    config.setdefault("logger", views.without())
     if config["debug"]:
         for path, value in DEBUG.items():
             put(config, path, value)

@@ -18,14 +18,17 @@ def clock(seconds: float) -> str:
 
 
 class Reporter:
-    """A progress bar on a terminal, a line now and then elsewhere. Rates leave out the first call, which may compile."""
+    """A progress bar on a terminal, a line now and then elsewhere. Rates leave out the first call, which may compile.
 
-    def __init__(self, total_steps: int, members: int):
+    Without ``progress`` only what is said is shown.
+    """
+
+    def __init__(self, total_steps: int, members: int, progress: bool = True):
         self.console = Console(stderr=True, highlight=False)
         self.total, self.members, self.first_done, self.begin = total_steps, members, 0, None
         self.last_line = 0.0
-        self.bar = None
-        if self.console.is_terminal:
+        self.progress, self.bar = progress, None
+        if progress and self.console.is_terminal:
             self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), console=self.console)
             self.task = self.bar.add_task("starting", total=total_steps)
             self.bar.start()
@@ -46,7 +49,7 @@ class Reporter:
         text += f" | {note}" if note else ""
         if self.bar:
             self.bar.update(self.task, completed=done, description=text)
-        elif now - self.last_line > EVERY_SECONDS or done >= self.total:
+        elif self.progress and (now - self.last_line > EVERY_SECONDS or done >= self.total):
             self.last_line = now
             self.say(text)
 

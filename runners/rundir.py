@@ -27,7 +27,7 @@ from runners.compose import COMMAND, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 # settings that say where and how a run goes, not what it computes
-NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint")
+NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "logger")
 
 
 def digest(config: Mapping[str, Any]) -> str:
@@ -52,6 +52,7 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
+        self.watchers: list[Callable[[list], None]] = []  # get the rows that were added to metrics.jsonl
         self._lock = None
         self._file = None
 
@@ -97,11 +98,13 @@ class RunDirectory:
         write_atomically(path, json.dumps({"starts": [*history, entry]}, indent=1))
 
     def append(self, rows: list[Mapping[str, Any]]) -> None:
-        """Add lines to metrics.jsonl, flushed."""
+        """Add lines to metrics.jsonl, flushed; then the watchers get them."""
         if self._file is None:
             self._file = open(self.metrics, "a")
         self._file.write("".join(json.dumps(row) + "\n" for row in rows))
         self._file.flush()
+        for watcher in self.watchers:
+            watcher(rows)
 
     def truncate_metrics(self, keep: Callable[[dict], bool]) -> None:
         """Keep the lines for which ``keep`` holds; a half-written last line is dropped."""

@@ -6,8 +6,9 @@ Imported after ``devices.prepare``: jax reads its flags once.
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,12 @@ from runners import checkpoint, memory
 from runners.base import Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
-from runners.experiment import Experiment, experiment, iterations_of
+from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.loop import Loop, Remember
 from runners.progress import Reporter
 from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, versions
 from runners.table import headline, results, show
+from runners.views import Views, refuse_missing
 
 
 def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool = False) -> dict[str, Any]:
@@ -31,12 +33,15 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     Raises Refusal for what cannot be done, ``runners.loop.Stopped`` after a signal.
     """
     made = experiment(config)
+    refuse_missing(made.config["logger"])
     path = Path(made.config["run_dir"] or runs / f"{made.name}-{digest(made.config)}")
     overwrite = made.config["overwrite"] and not resuming
     finished = None if overwrite else read_summary(path)
     if finished is not None:
         refuse_another_configuration(path, made.config)
-        show(f"{path} is finished already; overwrite=true runs it again", finished)
+        if made.config["logger"]["console"]:
+            show(f"{path} is finished already; overwrite=true runs it again", finished)
+        views_of(made, path, say=lambda line: print(line, file=sys.stderr)).close(finished=True)  # one may have been asked for since
         return finished
     prepared = prepare(made, batching, path)  # everything that can be refused is refused before the directory exists
     directory = RunDirectory.open(path, made.config, overwrite)
@@ -68,7 +73,7 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     plan = batch.plan()
     memory.refuse_if_too_large(plan["peak"], len(members))
 
-    reporter = Reporter(rounded, len(members))
+    reporter = Reporter(rounded, len(members), config["logger"]["console"])
     if rounded != config["total_steps"]:
         reporter.say(f"total_steps={config['total_steps']:,} is rounded up to {rounded:,}: whole iterations of {runner.steps_per_iteration:,} steps")
     devices = len(jax.local_devices())
@@ -76,6 +81,11 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     reporter.say(f"{path}: {place}; memory about {memory.readable(plan['peak'])} (state {memory.readable(plan['state'])}); compiling")
     labels = [member.label() for member in members]
     return Prepared(batch, runner, total, {"batching": batching, "devices": devices, "members": labels, **plan}, reporter)
+
+
+def views_of(made: Experiment, path: Path, say: Callable[[str], None]) -> Views:
+    members = [replaced(made.config, member.hyper) | {"seed": member.seed} for member in made.members]
+    return Views.open(path, made.config, members, [member.label() for member in made.members], say)
 
 
 def plural(count: int, noun: str) -> str:
@@ -111,11 +121,19 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
         headline=headline,
     )
     reporter.say(f"compiled in {seconds} s; stepping")
-    loop.run()
+    views = views_of(made, directory.path, reporter.say)
+    directory.watchers.append(views.append)
+    finished = False
+    try:
+        loop.run()
+        finished = True
+    finally:
+        views.close(finished)
     summary = results(directory.path, made.name, members, remember, loop.steps)
     directory.write_summary(summary)
     reporter.close()
-    show("", summary)
+    if config["logger"]["console"]:
+        show("", summary)
     return summary
 
 
