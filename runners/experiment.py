@@ -87,6 +87,7 @@ def settings(config: dict[str, Any]) -> None:
     if unknown:
         raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
     config.setdefault("logger", views.without())
+    check_grouped(config)
     if config["debug"]:
         for path, value in DEBUG.items():
             put(config, path, value)
@@ -105,6 +106,20 @@ def settings(config: dict[str, Any]) -> None:
     if len(set(seeds)) != len(seeds):
         raise Refusal(f"seeds={seeds} names a seed twice: the same run would be counted as two")
     config["seeds"] = list(seeds)
+
+
+def check_grouped(config: Mapping[str, Any]) -> None:
+    """Settings with a dot in their name are where they belong, and nothing else is there (checkpoint=5, +logger.foo=1)."""
+    given = flatten({key: value for key, value in config.items() if key not in (*PARTS, "vmap")})
+    for key, value in given.items():
+        inside = [name for name in SETTINGS if name.startswith(key + ".")]
+        if inside:
+            raise Refusal(f"{key}={value!r} is not legal: it holds {', '.join(inside)}; set one of these")
+        if key not in SETTINGS:
+            raise Refusal(f"unknown key {key}{closest(key, SETTINGS)}")
+    for key in SETTINGS:
+        if key not in given and key != "vmap":
+            raise Refusal(f"{key} is missing from the configuration; give it, as {key}=...")
 
 
 def whole_numbers(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:

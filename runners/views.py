@@ -75,6 +75,6 @@ class Views:
             try:
                 getattr(view, move)(argument)
             except Exception as error:  # whatever a network, a disk or a foreign package does, the run is worth more than its view
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
                 self.say(f"{view.name} failed and is left out from here on: {reason}. The run goes on; metrics.jsonl has everything")
                 self.chosen.remove(view)

@@ -47,6 +47,7 @@ class WandbRuns:
         """Open the wandb runs and give them the rows that they lack."""
         import wandb
 
+        wandb.setup(wandb.Settings(silent=True))
         mode, name = self.options["mode"], lambda key: None if self.options[key] is None else str(self.options[key])
         for member, (label, config) in enumerate(zip(self.labels, self.configs, strict=True)):
             if mode == "offline":
