@@ -39,6 +39,7 @@ class BonusInfo(NamedTuple):
     augments: bool = False  # the agent is given ``features`` beside its observation (SOFE)
     intrinsic: bool = True  # False: no reward stream at all (exploration=none)
     non_negative: bool = True  # raw >= 0 always
+    fades: bool = True  # raw is smaller when the same steps are seen again, as novelty is
 
 
 class Bonus(NamedTuple):
@@ -83,7 +84,7 @@ def bonus(
 
 def none(spec: Spec) -> Bonus:
     """No bonus: the agent sees the world's reward only."""
-    return bonus(score=lambda state, t: jnp.zeros_like(t.reward), info=BonusInfo(needs=(), intrinsic=False))
+    return bonus(score=lambda state, t: jnp.zeros_like(t.reward), info=BonusInfo(needs=(), intrinsic=False, fades=False))
 
 
 def check_needs(made: Bonus, spec: Spec, name: str) -> None:

@@ -129,6 +129,7 @@ def several(bonuses: Mapping[str, Bonus], combine: Callable[[list[jax.Array]], j
             augments=bool(augmenting),
             intrinsic=any(info.intrinsic for info in infos),
             non_negative=all(info.non_negative for info in infos),
+            fades=all(info.fades for info in infos),
         ),
     )
 

@@ -32,6 +32,7 @@ from envs.base import Spec, Transition
 from envs.builder import FLAG, Anything, Choice, Integer, Refusal, closest, locate, options
 from exploration.base import Bonus, BonusInfo, bonus
 from exploration.hash_table import HashTable, check_capacity, hash_observation, hash_table, insert, lookup
+from exploration.laws.play import arrivals, expect, line, play
 from exploration.normalizers import lead_ndim
 
 MAX_FEATURES = 4096  # more states than this are not handed to the agent
@@ -188,3 +189,30 @@ def _hashed(capacity: int, identify: Callable, axis: str | None) -> dict[str, Ca
 
 def _signed(visits: jax.Array) -> jax.Array:
     return jnp.minimum(visits, jnp.uint32(2**31 - 1)).astype(jnp.int32)
+
+
+# --- known answers -----------------------------------------------------------------------------------------------------
+
+
+def _visits_pay_one_over_root_n() -> str:
+    paid = [play(counts(line(), key=key), arrivals([[3]] * 5))[1][:, 0] for key in ("state", "observation")]
+    return [expect(found, 1 / np.sqrt(np.arange(1, 6)), rtol=1e-6) for found in paid][0]
+
+
+def _lanes_are_counted_together() -> str:
+    _, paid = play(counts(line(lanes=2)), arrivals([[4, 4], [4, 0]]))
+    return expect(paid, 1 / np.sqrt([[2, 2], [3, 1]]), rtol=1e-6)
+
+
+def _each_episode_counts_anew() -> str:
+    bonus, visit = counts(line(), per_episode=True), arrivals([[1], [1]])
+    state, first = play(bonus, visit)
+    _, second = play(bonus, visit, bonus.reset(state, jnp.asarray([True])))
+    return expect(np.concatenate([first, second])[:, 0], 1 / np.sqrt([1, 2, 1, 2]), rtol=1e-6)
+
+
+KNOWN_ANSWERS = (
+    ("the first five visits of a state pay 1/sqrt(n)", _visits_pay_one_over_root_n),
+    ("two lanes arrive in one state at once: each is paid 1/sqrt(2); then one returns: 1/sqrt(3)", _lanes_are_counted_together),
+    ("with per_episode two visits pay 1, 1/sqrt(2), and after a reset the same again", _each_episode_counts_anew),
+)

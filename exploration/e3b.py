@@ -33,6 +33,7 @@ from agents.networks import MLP, dummy
 from envs.base import PyTree, Spec
 from envs.builder import FLAG, POSITIVE, Choice, Integer, Refusal, Sizes, options
 from exploration.base import Bonus, BonusInfo, bonus
+from exploration.laws.play import arrivals, expect, line, play
 from exploration.normalizers import lead_ndim
 from exploration.rnd import ADAM, Embedder, fit, flatten_lead, float_space, to_floats
 
@@ -50,6 +51,13 @@ def elliptical(inverse: jax.Array, phi: jax.Array) -> tuple[jax.Array, jax.Array
     gain = jnp.where(b > 0.0, 1.0 / (1.0 + jnp.maximum(b, 0.0)), 0.0)
     outer = u[..., :, None] * u[..., None, :]  # before scaling, so that the inverse stays symmetric to the last bit
     return jnp.maximum(b, 0.0), inverse - gain[..., None, None] * outer
+
+
+def episode(features: jax.Array, ridge: float = 0.1) -> tuple[jax.Array, jax.Array]:
+    """Features f32[T, k] of the steps of one episode -> (what each is paid f32[T], C^{-1} f32[k, k] at the end)."""
+    start = jnp.eye(features.shape[-1], dtype=jnp.float32) / ridge
+    inverse, paid = jax.lax.scan(lambda inverse, phi: elliptical(inverse, phi)[::-1], start, features)
+    return paid, inverse
 
 
 @options(
@@ -158,3 +166,31 @@ def e3b(
             features=spaces.Box(-1.0, 1.0, (len(rows),), np.float32),
         ),
     )
+
+
+# --- known answers -----------------------------------------------------------------------------------------------------
+
+
+def _one_unit_feature_again_and_again() -> str:
+    wanted = [10, 0.9091, 0.4762, 0.3226, 0.2439, 0.1961]
+    for feature in ([0.6, 0.8], [1.0, 0.0]):
+        shown = expect(episode(jnp.asarray([feature] * 6, jnp.float32))[0], wanted, rtol=2e-4)
+    return shown
+
+
+def _other_directions() -> str:
+    features = jnp.asarray([[1, 0], [0, 1], [1, 0], [0.6, 0.8]], jnp.float32)
+    return expect(episode(features)[0], [10, 10, 0.90909, 0.75325], rtol=1e-5)
+
+
+def _one_state_again_and_again() -> str:
+    _, paid = play(e3b(line(), embedding=4, hidden=(), encoder="random", skip_first=False), arrivals([[3]] * 5))
+    first = paid[0, 0]
+    return expect(paid[:, 0], first / (1 + first * np.arange(5)), rtol=1e-3)
+
+
+KNOWN_ANSWERS = (
+    ("ridge 0.1, one unit feature again and again: 10, .9091, .4762, .3226, .2439, .1961", _one_unit_feature_again_and_again),
+    ("ridge 0.1, features (1,0), (0,1), (1,0), (.6,.8): 10, 10, .90909, .75325", _other_directions),
+    ("one state again and again pays b, b/(1+b), b/(1+2b), ...", _one_state_again_and_again),
+)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium import spaces
 
 from agents.normalizers import Moments, RewardScale, moments_normalize, moments_update, reward_scale_update
 from envs.base import PyTree
+from exploration.laws.play import expect
 
 ForwardFilter = RewardScale  # returns f32[N] of each lane; moments of all R_t of all lanes
 
@@ -65,3 +67,20 @@ def lead_ndim(space: spaces.Space, obs: PyTree) -> int:
         name = next(iter(space.spaces))
         return lead_ndim(space[name], obs[name])
     return jnp.ndim(obs) - len(space.shape)
+
+
+# --- known answers -----------------------------------------------------------------------------------------------------
+
+
+def _the_filter_runs_over_time_and_never_resets() -> str:
+    sums, state, found = [1.0, 1.99, 2.9701, 3.940399, 4.90099501], forward_filter(1), []
+    for steps in (1, 1, 1, 2):  # rollouts; the sum goes on from one to the next
+        state = update_forward_filter(state, jnp.ones((steps, 1)), 0.99)
+        found.append(state.returns[0])
+    expect(deviation(state.moments), np.std(sums), rtol=1e-5)
+    return expect(found, [*sums[:3], sums[4]], rtol=1e-6)
+
+
+KNOWN_ANSWERS = (
+    ("reward-forward filter, discount 0.99, rewards of 1: 1, 1.99, 2.9701, and two steps on 4.901", _the_filter_runs_over_time_and_never_resets),
+)

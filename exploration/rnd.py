@@ -36,6 +36,8 @@ from agents.networks import MLP, Convolutions, dummy, encoder_kind
 from envs.base import Key, PyTree, Spec, foreign_code
 from envs.builder import FRACTION, POSITIVE, Integer, Sizes, options
 from exploration.base import Bonus, BonusInfo, bonus
+from exploration.laws.data import assert_equal, require
+from exploration.laws.play import reaching
 from exploration.normalizers import moments, standardize, update_moments
 
 ADAM = optax.scale_by_adam(eps=1e-8)  # the learning rate is applied apart, so that it may be traced
@@ -203,3 +205,44 @@ def fit(
     keys = jax.random.split(loss_key, epochs * minibatches)
     (params, optimizer), metrics = jax.lax.scan(step, (params, optimizer), (indices, keys))
     return params, optimizer, jax.tree.map(jnp.mean, metrics)
+
+
+# --- known answers -----------------------------------------------------------------------------------------------------
+
+
+def _rooms() -> tuple[jax.Array, jax.Array]:
+    """Two sides of a cube's corners, f32[32, 6] each: states to train on, and others."""
+    corners = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 6), axis=-1).reshape(-1, 6).astype(np.float32)
+    return jnp.asarray(corners[corners[:, 0] < 0]), jnp.asarray(corners[corners[:, 0] > 0])
+
+
+def _trained(updates: int) -> tuple[Bonus, RNDState, RNDState]:
+    """(bonus, its state at first, its state after ``updates`` on one room)."""
+    room = Spec(spaces.Box(-np.inf, np.inf, (6,), np.float32), spaces.Discrete(2), "room", lanes=32)
+    made, seen = rnd(room, hidden=(32,), embedding=16, minibatches=2, learning_rate=1e-3), reaching(_rooms()[0])
+    first = made.init(jax.random.PRNGKey(0))
+    learn = jax.jit(lambda state: jax.lax.fori_loop(0, updates, lambda n, s: made.update(s, jax.random.PRNGKey(n), (seen, {}))[0], state))
+    return made, first, learn(first)
+
+
+def _the_target_stays() -> str:
+    _, first, after = _trained(3)
+    assert_equal(after.target, first.target, "the target network was trained: ")
+    moved = [bool(jnp.all(a == b)) for a, b in zip(*map(jax.tree.leaves, (first.predictor, after.predictor)), strict=True)]
+    require(not any(moved), "updates leave the predictor as it was")
+    return "bit for bit, while the predictor moves"
+
+
+def _known_states_pay_less_than_others() -> str:
+    made, first, after = _trained(400)
+    seen, unseen = (reaching(x) for x in _rooms())
+    before, learnt, others = (float(jnp.mean(made.score(s, x))) for s, x in ((first, seen), (after, seen), (after, unseen)))
+    told = f"{before:.3g} at first, then {learnt:.3g}; states never seen {others:.3g}"
+    require(learnt < 0.01 * before and others > 20 * learnt, told)
+    return told
+
+
+KNOWN_ANSWERS = (
+    ("updates leave the target network untouched", _the_target_stays),
+    ("the error of a batch trained on 400 times falls below 1 % of what it was, and 1/20 of that of other states", _known_states_pay_less_than_others),
+)

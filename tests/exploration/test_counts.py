@@ -6,26 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium import spaces
 
-from envs.base import Spec, Transition
 from envs.builder import Refusal
 from exploration.counts import counts
-
-STATES = 6
-
-
-def world(lanes=1, num_states=STATES):
-    observation = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    return Spec(observation, spaces.Discrete(2), lanes=lanes, num_states=num_states, info={"state_id": spaces.Discrete(STATES)})
+from exploration.laws.play import STATES, arrivals, line, play
 
 
-def arrivals(ids):
-    """A transition that ends in the states ``ids``, of any shape; the observation shows the state too."""
-    ids = jnp.asarray(ids, jnp.int32)
-    obs = jnp.stack([ids, -ids], axis=-1).astype(jnp.float32) / 2
-    no = jnp.zeros(ids.shape, bool)
-    return Transition(obs, ids, no.astype(jnp.float32), obs, no, no, no, {"state_id": ids})
+def visit(bonus, ids):
+    """The state and the bonuses [T, N] after arriving in the states ``ids`` [T, N]."""
+    return play(bonus, arrivals(ids))
 
 
 def halves(transition):
@@ -34,22 +23,6 @@ def halves(transition):
 
 
 halves.needs = ("info.state_id",)
-
-
-def play(bonus, ids):
-    """Observe ids [T, N]; returns the state and the bonuses [T, N] as a rollout would store and score them."""
-
-    def step(state, transition):
-        state, notes = bonus.observe(state, jax.random.key(1), transition)
-        return state, transition._replace(annotations=notes)
-
-    @jax.jit
-    def run(steps):
-        state, steps = jax.lax.scan(step, bonus.init(jax.random.key(0)), steps)
-        return state, bonus.value(state, bonus.score(state, steps))
-
-    state, paid = run(arrivals(ids))
-    return state, np.asarray(paid)
 
 
 def expected(ids):
@@ -62,7 +35,7 @@ def expected(ids):
 
 @pytest.mark.parametrize("key", ["state", "observation"])
 def test_the_nth_visit_pays_one_over_root_n(key):
-    _, paid = play(counts(world(), key=key), np.full((50, 1), 3))
+    _, paid = visit(counts(line(), key=key), np.full((50, 1), 3))
     np.testing.assert_allclose(paid[:, 0], 1 / np.sqrt(np.arange(1, 51)), rtol=1e-6)
 
 
@@ -70,54 +43,49 @@ def test_the_nth_visit_pays_one_over_root_n(key):
 def test_all_lanes_count(settings):
     ids = np.random.default_rng(0).integers(0, STATES, (40, 5))
     num_states = settings.pop("num_states", STATES)
-    state, paid = play(counts(world(5, num_states), **settings), ids)
+    state, paid = visit(counts(line(5, num_states), **settings), ids)
     np.testing.assert_allclose(paid, expected(ids), rtol=1e-6)
-    metrics = counts(world(5, num_states), **settings).update(state, jax.random.key(0), (arrivals(ids), {}))[1]
+    metrics = counts(line(5, num_states), **settings).update(state, jax.random.key(0), (arrivals(ids), {}))[1]
     assert float(metrics["distinct_states"]) == len(np.unique(ids))
     assert float(metrics.get("dropped", 0.0)) == 0.0
-
-
-def test_two_lanes_in_one_state_share_the_count():
-    _, paid = play(counts(world(2)), [[4, 4]])
-    np.testing.assert_allclose(paid, [[np.sqrt(0.5), np.sqrt(0.5)]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("key", ["state", "observation"])
 def test_permuting_lanes_permutes_bonuses(key):
     ids, order = np.random.default_rng(1).integers(0, STATES, (30, 4)), [2, 0, 3, 1]
-    bonus = counts(world(4), key=key)
-    np.testing.assert_array_equal(play(bonus, ids)[1][:, order], play(bonus, ids[:, order])[1])
+    bonus = counts(line(4), key=key)
+    np.testing.assert_array_equal(visit(bonus, ids)[1][:, order], visit(bonus, ids[:, order])[1])
 
 
 def test_scored_at_the_batch_uses_the_counts_of_now():
     ids = [[0], [0], [1], [0]]
     for key in ("state", "observation"):
-        bonus = counts(world(), key=key, scored="batch")
-        state, paid = play(bonus, ids)
+        bonus = counts(line(), key=key, scored="batch")
+        state, paid = visit(bonus, ids)
         assert bonus.info.stores == () and bonus.info.scored == "batch"
         np.testing.assert_allclose(paid[:, 0], 1 / np.sqrt([3, 3, 1, 3]), rtol=1e-6)
         np.testing.assert_allclose(jax.jit(bonus.score)(state, arrivals([5])), [1.0])  # never visited
 
 
 def test_a_users_function_is_the_key():
-    bonus = counts(world(2), key=f"{__name__}.halves")
+    bonus = counts(line(2), key=f"{__name__}.halves")
     assert bonus.info.learns_from == ("info.state_id",)
-    _, paid = play(bonus, [[0, 3], [1, 2], [4, 5]])
+    _, paid = visit(bonus, [[0, 3], [1, 2], [4, 5]])
     np.testing.assert_allclose(paid, 1 / np.sqrt([[1, 1], [2, 2], [2, 2]]), rtol=1e-6)
 
 
 def test_a_full_table_pays_nothing_for_states_that_it_cannot_count():
-    state, paid = play(counts(world(), key="observation", capacity=2), [[0], [1], [2], [0], [2]])
+    state, paid = visit(counts(line(), key="observation", capacity=2), [[0], [1], [2], [0], [2]])
     np.testing.assert_allclose(paid[:, 0], [1, 1, 0, np.sqrt(0.5), 0], rtol=1e-6)
-    bonus = counts(world(), key="observation", capacity=2, scored="batch")
-    np.testing.assert_allclose(jax.jit(bonus.score)(play(bonus, [[0], [1], [2]])[0], arrivals([2, 1])), [0, 1])
+    bonus = counts(line(), key="observation", capacity=2, scored="batch")
+    np.testing.assert_allclose(jax.jit(bonus.score)(visit(bonus, [[0], [1], [2]])[0], arrivals([2, 1])), [0, 1])
     metrics = bonus.update(state, jax.random.key(0), ())[1]
     assert float(metrics["dropped"]) == 2 and float(metrics["distinct_states"]) == 2
 
 
 def test_per_episode_counts_are_cleared_in_their_lane_only():
-    bonus = counts(world(2), per_episode=True)
-    state, paid = play(bonus, [[1, 1], [1, 2], [1, 1]])
+    bonus = counts(line(2), per_episode=True)
+    state, paid = visit(bonus, [[1, 1], [1, 2], [1, 1]])
     np.testing.assert_allclose(paid, 1 / np.sqrt([[1, 1], [2, 1], [3, 2]]), rtol=1e-6)
     after = bonus.reset(state, jnp.asarray([True, False]))
     assert np.asarray(after.visits)[0].sum() == 0
@@ -129,7 +97,7 @@ def test_per_episode_counts_are_cleared_in_their_lane_only():
 def test_features_determine_the_bonus():
     """SOFE's sufficiency: given (successor, features before the step) the bonus has no variance left; given the successor alone it has."""
     ids = np.random.default_rng(2).integers(0, STATES, 400)
-    bonus = counts(world())
+    bonus = counts(line())
     assert bonus.info.features.shape == (STATES,)
     state, by_state, by_both = bonus.init(jax.random.key(0)), {}, {}
     observe, features = jax.jit(bonus.observe), jax.jit(bonus.features)
@@ -147,20 +115,20 @@ def test_features_determine_the_bonus():
 
 
 def test_features_only_for_few_numbered_states():
-    assert counts(world(), key="observation").features is None
-    assert counts(world(num_states=4097)).features is None
-    assert counts(world(num_states=4096)).features is not None
+    assert counts(line(), key="observation").features is None
+    assert counts(line(num_states=4097)).features is None
+    assert counts(line(num_states=4096)).features is not None
 
 
 @pytest.mark.parametrize("key", ["state", "observation"])
 def test_vmapped_members_equal_single_ones(key):
     ids = np.random.default_rng(3).integers(0, STATES, (3, 2))
-    bonus = counts(world(2)._replace(axis="members"), key=key, capacity=16)
+    bonus = counts(line(2)._replace(axis="members"), key=key, capacity=16)
     states = jax.vmap(bonus.init)(jax.random.split(jax.random.key(0), 3))
     step = jax.jit(jax.vmap(bonus.observe, axis_name="members"))
     for _ in range(2):
         states, notes = step(states, jax.random.split(jax.random.key(0), 3), arrivals(ids))
-    alone = counts(world(2), key=key, capacity=16)
+    alone = counts(line(2), key=key, capacity=16)
     observe, paid = jax.jit(alone.observe), []
     for member in range(3):
         state = alone.init(jax.random.key(0))
@@ -172,12 +140,12 @@ def test_vmapped_members_equal_single_ones(key):
 
 def test_refusals():
     with pytest.raises(Refusal, match="did you mean observation"):
-        counts(world(), key="observations")
+        counts(line(), key="observations")
     with pytest.raises(Refusal, match="64 and 128"):
-        counts(world(), key="observation", capacity=100)
+        counts(line(), key="observation", capacity=100)
     with pytest.raises(Refusal, match="num_states"):
-        counts(world(num_states=None), per_episode=True)
+        counts(line(num_states=None), per_episode=True)
     with pytest.raises(Refusal, match="scored=step"):
-        counts(world(), per_episode=True, scored="batch")
+        counts(line(), per_episode=True, scored="batch")
     with pytest.raises(Refusal, match="no module"):
-        counts(world(), key="nowhere.at_all")
+        counts(line(), key="nowhere.at_all")

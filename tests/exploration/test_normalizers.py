@@ -29,17 +29,6 @@ def test_standardize_clips_and_starts_as_the_identity():
     np.testing.assert_allclose(standardize(state, jnp.asarray([[6.0, 10.0]]), 5.0), [[2.0, 0.0]], atol=1e-4)
 
 
-def test_forward_filter_runs_over_time_and_never_resets():
-    """b = 1, discount 0.99: R = 1, 1.99, 2.9701, 3.9404, 4.9010."""
-    sums = [1.0, 1.99, 2.9701, 3.940399, 4.90099501]
-    state = forward_filter(1)
-    state = update_forward_filter(state, jnp.ones((2, 1)), 0.99)  # two rollouts: R persists
-    state = update_forward_filter(state, jnp.ones((3, 1)), 0.99)
-    np.testing.assert_allclose(state.returns, sums[-1:], rtol=1e-6)
-    np.testing.assert_allclose(deviation(state.moments), np.std(sums), rtol=1e-5)
-    np.testing.assert_allclose(state.moments.mean, np.mean(sums), rtol=1e-5)
-
-
 def test_forward_filter_has_one_sum_per_lane():
     rewards = np.random.default_rng(1).uniform(0, 1, (50, 3)).astype(np.float32)
     state = update_forward_filter(forward_filter(3), jnp.asarray(rewards), 0.9)

@@ -99,7 +99,6 @@ class BonusCase(NamedTuple):
     entry: Entry
     observation: spaces.Space = VECTOR
     action: spaces.Space = spaces.Discrete(3, start=1)
-    fades: bool = True  # raw is smaller when the same steps are seen again
 
     def spec(self, **changed: Any) -> Spec:
         return bonus_spec(self.observation, self.action, **changed)
@@ -118,7 +117,7 @@ def e3b(**arguments: Any) -> Entry:
 
 
 BONUSES: dict[str, BonusCase] = {
-    "none": BonusCase(entry("exploration.base.none"), fades=False),
+    "none": BonusCase(entry("exploration.base.none")),
     "counts": BonusCase(counts()),
     "counts/batch": BonusCase(counts(scored="batch")),
     "counts/per_episode": BonusCase(counts(per_episode=True)),
