@@ -6,11 +6,12 @@ Everything is un-batched here: one world, one lane. Sources add the lanes (``run
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium import spaces
 
 PyTree = Any
@@ -30,6 +31,7 @@ class Spec(NamedTuple):
     max_steps: int | None = None  # the world's own limit on an episode's length, in steps
     info: Mapping[str, spaces.Space] = {}  # keys that every step's ``info`` has
     num_states: int | None = None  # when info has "state_id": its ids lie in [0, num_states)
+    grid: tuple[int, int] | None = None  # when info has "position": i32[2] (row, column) in a map of these (rows, columns)
     success_return: float | None = None  # an episode with at least this return counts as a success
     deterministic: bool = False  # same state and action, same outcome
     lanes: int = 1  # worlds stepped side by side
@@ -97,21 +99,25 @@ class Environment(NamedTuple):
     tally: Tally | None = None
 
 
-class HostEnvironment(NamedTuple):
-    """A vector of host worlds: Gymnasium's vector API with SAME_STEP auto-reset, and snapshots where the world can.
+class HostLanes(NamedTuple):
+    """N opened worlds that live on the host and are stepped together, as numpy arrays. A lane that ended restarts in the same step."""
 
-    ``run`` does whole rollouts inside a worker, for methods that restore a state and explore from it.
-    """
+    reset: Callable[[Sequence[int]], PyTree]  # seeds [N] -> obs [N, ...]
+    step: Callable[[np.ndarray], tuple[TimeStep, PyTree]]  # actions [N] -> (TimeStep [N], obs [N, ...] to act on next)
+    close: Callable[[], None]
+    save: Callable[[], list[bytes]] | None = None  # -> snapshots [N]
+    load: Callable[[Sequence[bytes]], None] | None = None  # snapshots [N]; what reset and step gave before is not given again
+    render: Callable[[int], np.ndarray | None] | None = None  # lane -> uint8 [height, width, 3]
+
+
+class HostEnvironment(NamedTuple):
+    """Worlds that live on the host: what they are, and how to open N of them."""
 
     spec: Spec
-    reset: Callable[[int], PyTree]  # seed -> obs [N, ...]
-    step: Callable[[Any], TimeStep]  # actions [N] -> TimeStep [N]; obs is the true successor
-    restart_obs: Callable[[], PyTree]  # obs [N, ...] to act on next (after resets)
-    save: Callable[[int], Any] | None = None  # lane -> snapshot
-    load: Callable[[int, Any], PyTree] | None = None  # (lane, snapshot) -> obs
-    run: Callable[[Any], Any] | None = None  # jobs -> rollouts
-    generators: Callable[[], bytes] | None = None  # host random generators, as bytes, for exact resume
-    close: Callable[[], None] | None = None
+    open: Callable[..., HostLanes]  # (lanes, render=False) -> HostLanes
+    unsaved: str | None = None  # why these worlds have no exact snapshots; None: they have
+    decode: Callable[[PyTree], PyTree] = lambda obs: obs  # obs [N] as they arrive -> of ``spec.observation``; part of compiled programs
+    rewrapped: Callable[[Sequence[Callable]], HostEnvironment] | None = None  # Gymnasium wrappers, innermost first -> the same worlds in them
 
 
 def sample_action(space: spaces.Space, key: Key, lanes: int) -> jax.Array:

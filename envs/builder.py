@@ -25,6 +25,10 @@ class Refusal(Exception):
     """A request that cannot be honoured: one readable line, shown by the command line without a traceback."""
 
 
+class Failure(Exception):
+    """A run that cannot go on, through no fault of the request: one readable line; what was saved before is kept."""
+
+
 class Real(NamedTuple):
     """A number in [low, high] that may be traced."""
 
@@ -113,6 +117,18 @@ class Anything(NamedTuple):
         return self.what
 
 
+class Entries(NamedTuple):
+    """A list of entries with ``_target_`` that the builder builds itself; static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and all(isinstance(v, Mapping) and "_target_" in v for v in value)
+
+    def describe(self) -> str:
+        return "a list of entries, as [{_target_: package.module.name, argument: value}]"
+
+
 POSITIVE = Real(0.0, math.inf, open_low=True)
 NON_NEGATIVE = Real(0.0)
 FRACTION = Real(0.0, 1.0)
@@ -165,7 +181,7 @@ def locate(path: str, at: str = "_target_") -> Callable:
     return builder
 
 
-EXTRAS = {"xminigrid": "minigrid", "gymnax": "core", "minigrid": "minigrid", "ale_py": "atari", "mujoco": "robotics"}
+EXTRAS = {"xminigrid": "minigrid", "gymnax": "core", "minigrid": "minigrid", "ale_py": "atari", "mujoco": "mujoco"}
 
 
 def extra_hint(module: str | None) -> str:
@@ -201,8 +217,11 @@ def check(builder: Callable, arguments: Mapping[str, Any], at: str) -> None:
 def build(entry: Mapping[str, Any], *positional: Any) -> Any:
     """Call the builder of a configuration entry. Nested entries (values with ``_target_``, also in lists) are built first,
     with the same positional arguments, so combinators compose in the configuration file."""
-    arguments = {key: _resolve(value, positional) for key, value in entry.items() if key != "_target_"}
-    return locate(entry["_target_"])(*positional, **arguments)
+    builder = locate(entry["_target_"])
+    ranges = ranges_of(builder)
+    given = {key: value for key, value in entry.items() if key != "_target_"}
+    arguments = {key: value if isinstance(ranges.get(key), Entries) else _resolve(value, positional) for key, value in given.items()}
+    return builder(*positional, **arguments)
 
 
 def _resolve(value: Any, positional: tuple[Any, ...]) -> Any:

@@ -85,7 +85,7 @@ def deep_sea(
         column = jnp.where(right, state.column + moves.astype(jnp.int32), state.column - 1)
         bad_episode = state.bad_episode | (~right & (state.row == state.column))
         new = DeepSeaState(state.row + 1, jnp.clip(column, 0, size - 1), bad_episode)
-        info = {"state_id": state_id(new), "bad_episode": bad_episode}
+        info = {"state_id": state_id(new), "position": jnp.stack([new.row, new.column]), "bad_episode": bad_episode}
         return new, TimeStep(observe(new), reward, new.row >= size, jnp.bool_(False), info)
 
     def render(state):
@@ -100,8 +100,9 @@ def deep_sea(
         action=spaces.Discrete(2),
         name=f"deep_sea{'_stochastic' if stochastic else ''}-{size}",
         max_steps=size,
-        info={"state_id": spaces.Discrete(num_cells + 1), "bad_episode": spaces.Discrete(2)},
+        info={"state_id": spaces.Discrete(num_cells + 1), "position": spaces.Box(0, size, (2,), np.int32), "bad_episode": spaces.Discrete(2)},
         num_states=num_cells + 1,
+        grid=(size, size),  # row N, the end, lies outside
         success_return=None if stochastic else 0.5,  # with N(0, 1) noise one return says little; the tally says more
         deterministic=not stochastic,
     )

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import Environment, PyTree
+from envs.base import Environment, HostEnvironment, PyTree
 from envs.builder import FRACTION, Integer, Refusal, options
 
 
@@ -41,11 +41,15 @@ class NoisyTVState(NamedTuple):
 
 
 @options(sticky_actions=FRACTION, noisy_tv=Integer(0))
-def wrapped(env: Environment, *, sticky_actions: float | jax.Array = 0.0, noisy_tv: int = 0) -> Environment:
+def wrapped(
+    env: Environment | HostEnvironment, *, sticky_actions: float | jax.Array = 0.0, noisy_tv: int = 0
+) -> Environment | HostEnvironment:
     """``env`` with sticky actions and a noisy TV; ``env`` itself where both are 0. ``sticky_actions`` may be traced."""
+    never = isinstance(sticky_actions, numbers.Real) and sticky_actions == 0
+    if isinstance(env, HostEnvironment):
+        return env if never and not noisy_tv else rewrapped(env, sticky_actions, noisy_tv)
     if noisy_tv:
         env = with_noisy_tv(env, noisy_tv)
-    never = isinstance(sticky_actions, numbers.Real) and sticky_actions == 0
     return env if never else with_sticky_actions(env, sticky_actions)
 
 
@@ -53,6 +57,16 @@ def host_wrappers(sticky_actions: float, noisy_tv: int) -> list[Callable[[gymnas
     """The same for a host world: what to wrap it in, in this order (``gymnasium.make_vec(wrappers=...)``). Picklable."""
     tv = [functools.partial(NoisyTV, size=noisy_tv)] if noisy_tv else []
     return tv + ([functools.partial(StickyActions, probability=sticky_actions)] if sticky_actions else [])
+
+
+def rewrapped(env: HostEnvironment, sticky_actions: float, noisy_tv: int) -> HostEnvironment:
+    """The host world in wrappers of its own. Raises Refusal where the world takes none, or for a traced probability."""
+    if not isinstance(sticky_actions, numbers.Real):
+        raise Refusal("vmap.env.sticky_actions: worlds that live on the host are the same for all members; sweep it with -m env.sticky_actions=...")
+    if env.rewrapped is None:
+        raise Refusal(f"env.sticky_actions and env.noisy_tv: the world {env.spec.name!r} takes no wrappers; Atari has env.sticky of its own")
+    made = env.rewrapped(host_wrappers(sticky_actions, noisy_tv))
+    return made._replace(spec=made.spec._replace(deterministic=False))
 
 
 def with_sticky_actions(env: Environment, probability: float | jax.Array) -> Environment:

@@ -102,6 +102,7 @@ def xminigrid(
         name=id,
         max_steps=int(params.max_steps),
         info={"position": spaces.Box(np.zeros(2, np.int32), np.int32([params.height - 1, params.width - 1]), dtype=np.int32)},
+        grid=(int(params.height), int(params.width)),
         success_return=0.05 if _pays(library, world, constants) else None,  # a success pays at least 0.1
         deterministic=True,
     )

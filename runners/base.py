@@ -1,4 +1,4 @@
-"""The record that the loop drives, whatever the experiment."""
+"""The records that the loop drives, whatever the experiment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from envs.base import Key, PyTree, Spec
+from envs.base import Environment, HostEnvironment, Key, PyTree, Spec, Transition
 
 
 class Clock(NamedTuple):
@@ -21,7 +21,7 @@ class Runner(NamedTuple):
     """One iteration of an experiment, for one member.
 
     Keys inside ``step`` are derived from the member's own key and the clock, never threaded: resuming and reordering change
-    nothing. Metrics are the kinds of ``runners/metrics.py``.
+    nothing. Metrics are the kinds of ``runners/metrics.py``. A state has fields ``agent`` and ``bonus``: together they are the policy.
     """
 
     init: Callable[[Key], PyTree]  # key -> state
@@ -29,3 +29,40 @@ class Runner(NamedTuple):
     evaluate: Callable[[PyTree, Key], dict[str, Any]] | None  # (state, key) -> metrics, in worlds of its own
     spec: Spec
     steps_per_iteration: int  # environment steps of one iteration, all lanes
+    env: Environment | None = None
+    start: Callable[[PyTree, Key], PyTree] | None = None  # (state, key) -> carry: worlds of their own, to be watched; carry[0] is Lanes
+    watch: Callable[[PyTree, PyTree, Key], tuple[PyTree, Transition]] | None = None  # (state, carry, key) -> (carry, transition)
+    parts: Callable[[], dict[str, Callable]] | None = None  # growing parts of ``step``: name -> (state, clock) -> anything
+
+
+class Arrived(NamedTuple):
+    """What one step of the host's worlds brought."""
+
+    obs: PyTree  # [N, ...]; the true successors, as they arrive
+    reward: jax.Array  # f32[N]
+    terminated: jax.Array
+    truncated: jax.Array
+    info: dict[str, jax.Array]
+    following: PyTree  # [N, ...]; to act on next, after restarts
+
+
+class HostRunner(NamedTuple):
+    """One iteration of an experiment whose worlds live on the host, for one member, in pieces between which the worlds step.
+
+    ``begin`` -> [worlds step -> ``advance``] ``steps`` - 1 times -> worlds step -> ``finish``. With ``learn``, that is called before
+    ``begin`` and runs while the worlds step; what it gives goes to ``finish``. Pure, as everywhere; keys come from the clock.
+    """
+
+    init: Callable[[Key, PyTree], PyTree]  # (key, obs [N] as they arrive) -> state
+    warm: Callable[[PyTree, Key, Arrived], PyTree] | None  # (state, key, arrived of random actions) -> state
+    warmup: int  # random steps per lane before training, for ``warm``
+    learn: Callable[[PyTree, Clock], PyTree] | None  # (state, clock) -> what was learnt from the rollout before
+    begin: Callable[[PyTree, Clock], tuple[PyTree, jax.Array]]  # (state, clock) -> (play, actions [N])
+    advance: Callable  # (state.agent, play, t, Arrived, state.key, clock) -> (play, actions [N])
+    finish: Callable  # (state, play, Arrived, learnt or None, clock) -> (state, metrics)
+    start: Callable[[PyTree, Key, PyTree], tuple[PyTree, jax.Array]]  # (state, key, obs [N]) -> (carry, actions [N]): to be watched
+    watch: Callable  # (state, carry, key, Arrived) -> (carry, actions [N], transition [N])
+    steps: int  # world steps per iteration
+    spec: Spec
+    steps_per_iteration: int
+    env: HostEnvironment

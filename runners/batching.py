@@ -185,6 +185,23 @@ class Batch:
             self._compiled_evaluate = jax.jit(self._evaluate).lower(self._states[0], parts[0], self._groups[0][1]).compile()
         return self._split(jax.device_get([self._compiled_evaluate(s, k, h) for s, k, (_, h) in zip(self._states, parts, self._groups, strict=True)]))
 
+    def policies(self) -> list[dict[str, Any]]:
+        """What acts, of every member: the states of agent and bonus, as numpy arrays."""
+        size = self.members // len(self._groups)
+        host = jax.device_get([{"agent": states.agent, "bonus": states.bonus} for states in self._states])
+        return [jax.tree.map(lambda x: x[i], group) for group in host for i in range(size)]  # noqa: B023
+
+    def visits(self) -> np.ndarray | None:
+        """Where the members were, u32[M, rows, columns]; None for runners that do not keep it."""
+        kept = [getattr(states, "record", None) and states.record.visits for states in self._states]
+        return None if kept[0] is None else np.concatenate([np.asarray(visits) for visits in kept])
+
+    def host_snapshot(self) -> None:
+        """The worlds are part of the states."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     def snapshot(self) -> Any:
         """Everything needed to continue: (states, accumulators), as numpy arrays with a leading axis over all members."""
         host = jax.device_get([(s, a) for s, a in zip(self._states, self._accumulators, strict=True)])
@@ -194,7 +211,8 @@ class Batch:
         """Shapes and dtypes of ``snapshot``."""
         return jax.tree.map(lambda s: jax.ShapeDtypeStruct((self.members, *s.shape[1:]), s.dtype), self._template)
 
-    def restore(self, snapshot: Any) -> None:
+    def restore(self, snapshot: Any, host: bytes | None = None, iteration: int = 0) -> None:
+        """Go on from a snapshot; ``host`` and ``iteration`` are for worlds that live elsewhere (runners/host_batch.py)."""
         size = self.members // len(self._groups)
         parts = [jax.tree.map(lambda x: x[i : i + size], snapshot) for i in range(0, self.members, size)]  # noqa: B023
         placed = [self._place(part) for part in parts]

@@ -33,8 +33,9 @@ def crc(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1)) if array.size else 0
 
 
-def save(folder: Path, iteration: int, tree: Any, remember: dict[str, Any], keep: int) -> Path:
-    """Write checkpoint ``iteration`` and prune all but the newest ``keep``. ``tree`` holds numpy arrays."""
+def save(folder: Path, iteration: int, tree: Any, remember: dict[str, Any], keep: int, host: bytes | None = None) -> Path:
+    """Write checkpoint ``iteration`` and prune all but the newest ``keep``. ``tree`` holds numpy arrays; ``host`` is what worlds on the
+    host left (``host.bin``)."""
     import orbax.checkpoint as ocp
 
     target, draft = folder / str(iteration), folder / f".draft-{iteration}-{os.getpid()}"
@@ -46,7 +47,11 @@ def save(folder: Path, iteration: int, tree: Any, remember: dict[str, Any], keep
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((draft / "arrays").absolute(), {f"{i:05d}": np.asarray(x) for i, (_, x) in enumerate(leaves)})
     meta = draft / "meta.json"
-    meta.write_text(json.dumps({"iteration": iteration, "remember": remember, "arrays": table}, indent=1))
+    if host is not None:
+        (draft / "host.bin").write_bytes(host)
+        sync(draft / "host.bin")
+    told = {"iteration": iteration, "remember": remember, "arrays": table, "host_crc": None if host is None else zlib.crc32(host)}
+    meta.write_text(json.dumps(told, indent=1))
     sync(meta)
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
@@ -71,8 +76,8 @@ def list_iterations(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and (p / "meta.json").is_file())
 
 
-def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
-    """(tree of numpy arrays shaped like ``template``, what the loop remembered).
+def load(path: Path, template: Any) -> tuple[Any, dict[str, Any], bytes | None]:
+    """(tree of numpy arrays shaped like ``template``, what the loop remembered, what worlds on the host left).
 
     Raises Damaged when the files are not what was written, Refusal when they belong to another program."""
     import orbax.checkpoint as ocp
@@ -98,4 +103,9 @@ def load(path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
     for row, leaf in zip(table, leaves, strict=True):
         if crc(leaf) != row["crc"] or str(leaf.dtype) != row["dtype"]:
             raise Damaged(f"{path}: {row['name']} is not what was written")
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), meta["remember"]
+    host = None
+    if meta.get("host_crc") is not None:
+        host = (path / "host.bin").read_bytes() if (path / "host.bin").exists() else b""
+        if zlib.crc32(host) != meta["host_crc"]:
+            raise Damaged(f"{path}: host.bin is not what was written")
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), meta["remember"], host

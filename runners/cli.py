@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    from envs.builder import Refusal  # light: no jax
+    from envs.builder import Failure, Refusal  # light: no jax
 
     try:
         refuse_shadowed()
@@ -46,6 +46,9 @@ def run(arguments: list[str]) -> int:
     except Refusal as error:
         print(f"farlands: {error}", file=sys.stderr)
         return 2
+    except Failure as error:
+        print(f"farlands: {error}; what was saved before is kept, and the same command goes on from there", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

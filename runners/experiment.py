@@ -5,20 +5,37 @@ Everything is checked here, before jax compiles anything: keys, ranges, what a b
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from envs.base import Environment, Spec
+import jax
+
+from envs.base import Environment, HostEnvironment, Spec
 from envs.builder import FLAG, Anything, Choice, Integer, Optional, Refusal, build, check, closest, locate, ranges_of
 from envs.wrappers import wrapped
 from exploration.intrinsic import Intrinsic, intrinsic
 from runners import views
-from runners.base import Runner
+from runners.base import HostRunner, Runner
 from runners.batching import AXIS, BATCHINGS
 from runners.compose import flatten
+
+
+class CountOrSteps(NamedTuple):
+    """How many, or a list of environment steps; static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        listed = isinstance(value, (list, tuple)) and all(Integer(1).accepts(v) for v in value)
+        return listed or Integer(0).accepts(value)
+
+    def describe(self) -> str:
+        return "a whole number in [0, inf], or a list of environment steps, as [10000,50000]"
+
 
 PARTS = ("env", "agent", "runner", "exploration")
 SETTINGS = {
@@ -29,13 +46,12 @@ SETTINGS = {
     "overwrite": FLAG,
     "batching": Choice(("auto", *BATCHINGS)),
     "segments": Integer(1),
-    "evaluations": Integer(0),
+    "evaluations": CountOrSteps(),
     "debug": FLAG,
     "checkpoint.seconds": Integer(0),
     "checkpoint.keep": Integer(1),
     **views.SETTINGS,
 }
-DEBUG = {"total_steps": 2048, "segments": 4, "seeds": 2, "checkpoint.seconds": 0}
 STREAM = tuple(p for p in inspect.signature(intrinsic).parameters if p not in ("spec", "bonus", "name"))
 WORLD = tuple(p for p in inspect.signature(wrapped).parameters if p != "env")
 SHARED = {"exploration": (intrinsic, STREAM), "env": (wrapped, WORLD)}  # every entry of the part has these keys beside its builder's own
@@ -59,8 +75,8 @@ class Experiment(NamedTuple):
     @property
     def name(self) -> str:
         part = lambda name: self.config[name]["_target_"].rpartition(".")[2]  # noqa: E731
-        world = self.config["env"].get("id") or part("env")
-        return "-".join(str(x).replace("/", "_") for x in (world, part("agent"), part("exploration")))
+        world = self.config["env"].get("id") or self.config["env"].get("game") or part("env")
+        return "-".join(str(x).replace("/", "_").replace(":", "_") for x in (world, part("agent"), part("exploration")))
 
 
 def experiment(config: Mapping[str, Any]) -> Experiment:
@@ -78,7 +94,15 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
         check_swept(config, path, values)
     combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
     members = [Member(seed, hyper) for hyper in combinations for seed in config["seeds"]]
-    return Experiment(config, members, lambda hyper: make_runner(replaced(config, hyper)))
+    if any(path.startswith("env.") for path in swept):  # a world of its own for every member
+        return Experiment(config, members, lambda hyper: make_runner(replaced(config, hyper)))
+
+    @functools.cache
+    def world() -> Environment | HostEnvironment:
+        with jax.ensure_compile_time_eval():  # may be asked for first while jax traces
+            return make_world(config)
+
+    return Experiment(config, members, lambda hyper: make_runner(replaced(config, hyper), world()))
 
 
 def settings(config: dict[str, Any]) -> None:
@@ -88,9 +112,6 @@ def settings(config: dict[str, Any]) -> None:
         raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
     config.setdefault("logger", views.without())
     check_grouped(config)
-    if config["debug"]:
-        for path, value in DEBUG.items():
-            put(config, path, value)
     for key, legal in SETTINGS.items():
         value = get(config, key)
         if isinstance(value, float) and value.is_integer() and isinstance(legal, Integer):
@@ -180,10 +201,14 @@ def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None
             raise Refusal(f"vmap.{path}: {value!r} is not legal: it must be {ranges[name].describe()}")
 
 
-def make_runner(config: Mapping[str, Any]) -> Runner:
-    """The runner of one member. Called while tracing: hyper-parameters may be traced scalars."""
+def make_world(config: Mapping[str, Any]) -> Environment | HostEnvironment:
     world, wrappers = parted("env", config["env"])
-    env: Environment = wrapped(build(world), **wrappers)
+    return wrapped(build(world), **wrappers)
+
+
+def make_runner(config: Mapping[str, Any], world: Environment | HostEnvironment | None = None) -> Runner | HostRunner:
+    """The runner of one member, in ``world`` if that is made already. Called while tracing: hyper-parameters may be traced scalars."""
+    env = make_world(config) if world is None else world
     exploration, stream = parted("exploration", config["exploration"])
 
     def make_intrinsic(spec: Spec) -> Intrinsic:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from runners import checkpoint
+from runners import checkpoint, policies
 from runners.batching import Batch
 from runners.experiment import Member
 from runners.progress import Reporter
@@ -38,6 +38,13 @@ class Remember:
     program: dict[str, Any] = field(default_factory=dict)  # what computed it: batching, devices, versions
 
 
+def evaluation_iterations(evaluations: int | list[int], total: int, per_iteration: int) -> set[int]:
+    """After which iterations to evaluate: ``evaluations`` of them evenly spaced, or the first ones that reach the given steps."""
+    if isinstance(evaluations, int):
+        return {-(-total * (i + 1) // evaluations) for i in range(evaluations)}
+    return {min(total, -(-steps // per_iteration)) for steps in evaluations}
+
+
 class Stopped(Exception):
     """A signal asked the run to stop; everything is saved."""
 
@@ -56,7 +63,7 @@ class Loop:
     total: int  # iterations
     per_iteration: int  # environment steps per member
     segments: int
-    evaluations: int
+    evaluations: int | list[int]  # how many, evenly spaced, or at which environment steps
     checkpoint_seconds: float
     keep: int
     remember: Remember
@@ -81,7 +88,7 @@ class Loop:
 
     def _run(self) -> None:
         length = -(-self.total // self.segments)
-        evaluate_at = {-(-self.total * (i + 1) // self.evaluations) for i in range(self.evaluations)}
+        evaluate_at = evaluation_iterations(self.evaluations, self.total, self.per_iteration)
         stops = sorted({*range(length, self.total, length), self.total, *evaluate_at})
         saved, call = time.monotonic(), 1
         note = self.headline(self.remember.last_rows)
@@ -137,7 +144,22 @@ class Loop:
             return jax.random.fold_in(jax.random.fold_in(jax.random.PRNGKey(member.seed), EVALUATION_STREAM), self.remember.iteration)
 
         found = self.batch.evaluate(np.stack([np.asarray(key(member)) for member in self.members]))
+        best_before = [max((past[i]["evaluation/return"] for past in self.remember.evaluations), default=-np.inf) for i in range(len(self.members))]
         self.remember.evaluations.append([{"step": self.steps, **metrics} for metrics in found])
+        better = [now["evaluation/return"] > best for now, best in zip(found, best_before, strict=True)]
+        policies.save(self.directory.path / "policies", self.batch.policies(), better)
+        heads = [{"step": self.steps, "member": i, "seed": member.seed, **member.hyper} for i, member in enumerate(self.members)]
+        self.directory.append([head | metrics for head, metrics in zip(heads, found, strict=True)])
 
     def save(self) -> None:
-        checkpoint.save(self.directory.checkpoints, self.remember.iteration, self.batch.snapshot(), asdict(self.remember), self.keep)
+        host = self.batch.host_snapshot()
+        checkpoint.save(self.directory.checkpoints, self.remember.iteration, self.batch.snapshot(), asdict(self.remember), self.keep, host)
+        self._write_visits()
+
+    def _write_visits(self) -> None:
+        """Maps of where the members were, for pictures: ``visits.npz``, u32[M, rows, columns]."""
+        visits = self.batch.visits()
+        if visits is not None:
+            draft = self.directory.path / ".visits.draft.npz"
+            np.savez_compressed(draft, visits=visits)
+            draft.replace(self.directory.path / "visits.npz")

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from runners import checkpoint, memory
-from runners.base import Runner
+from runners.base import HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.experiment import Experiment, experiment, iterations_of, replaced
+from runners.host_batch import HostBatch, refuse_batching
 from runners.loop import Loop, Remember
 from runners.progress import Reporter
 from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, versions
@@ -48,6 +49,7 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     try:
         return run(made, prepared, directory)
     finally:
+        prepared.batch.close()
         directory.close()
         prepared.reporter.close()
 
@@ -55,8 +57,8 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
 class Prepared(NamedTuple):
     """A traced run that fits into memory."""
 
-    batch: Batch
-    runner: Runner
+    batch: Batch | HostBatch
+    runner: Runner | HostRunner
     total: int  # iterations
     plan: dict[str, Any]
     reporter: Reporter
@@ -69,7 +71,12 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     runner = made.make_runner(members[0].hyper)
     total = iterations_of(config["total_steps"], runner.steps_per_iteration)
     rounded = total * runner.steps_per_iteration
-    batch = Batch(made.make_runner, keys, hyper, batching)
+    if isinstance(runner, HostRunner):
+        refuse_batching(config["batching"])
+        batching = "vmap"
+        batch: Batch | HostBatch = HostBatch(made.make_runner, keys, hyper, runner)
+    else:
+        batch = Batch(made.make_runner, keys, hyper, batching)
     plan = batch.plan()
     memory.refuse_if_too_large(plan["peak"], len(members))
 
@@ -80,6 +87,10 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     place = f"{plural(len(members), 'member')} by {batching} on {plural(devices, jax.default_backend() + ' device')}"
     reporter.say(f"{path}: {place}; memory about {memory.readable(plan['peak'])} (state {memory.readable(plan['state'])}); compiling")
     labels = [member.label() for member in members]
+    if isinstance(runner, HostRunner):
+        plan = {**plan, "worlds": "host", "worlds_saved": runner.env.unsaved is None}
+        if runner.env.unsaved:
+            reporter.say(f"these worlds cannot be saved ({runner.env.unsaved}): a resumed run starts new episodes, so it is not bit for bit the same")
     return Prepared(batch, runner, total, {"batching": batching, "devices": devices, "members": labels, **plan}, reporter)
 
 
@@ -137,15 +148,15 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     return summary
 
 
-def resume_or_start(batch: Batch, directory: RunDirectory, reporter: Reporter, per_iteration: int) -> Remember:
+def resume_or_start(batch: Batch | HostBatch, directory: RunDirectory, reporter: Reporter, per_iteration: int) -> Remember:
     """Put the newest undamaged checkpoint into ``batch``, or fresh states when there is none."""
     for iteration in reversed(checkpoint.list_iterations(directory.checkpoints)):
         try:
-            snapshot, remembered = checkpoint.load(directory.checkpoints / str(iteration), batch.template())
+            snapshot, remembered, host = checkpoint.load(directory.checkpoints / str(iteration), batch.template())
         except checkpoint.Damaged as error:
             reporter.say(f"damaged checkpoint skipped: {error}")
             continue
-        batch.restore(snapshot)
+        batch.restore(snapshot, host, iteration)
         done = iteration * per_iteration
         directory.truncate_metrics(lambda row, done=done: row["step"] <= done)
         reporter.say(f"resumed at step {done:,}")

@@ -1,0 +1,268 @@
+"""All members of a run whose worlds live on the host: the counterpart of ``runners/batching.py``'s ``Batch``, with the same functions.
+
+The worlds of all members are opened together and stepped together, [members x lanes]; the pieces of ``HostRunner`` are compiled once each,
+vmapped over members. Learning that overlaps with stepping is dispatched before the first step and awaited after the last one.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.base import HostLanes, PyTree, strong
+from envs.builder import Refusal
+from runners import memory
+from runners import metrics as m
+from runners.base import Arrived, Clock, HostRunner
+from runners.batching import AXIS, all_numbers
+
+EVALUATION_LIMIT = 1000  # steps of an evaluation episode in a world without a limit of its own
+
+
+class HostBatch:
+    """``keys`` uint32 [M, 2]; ``hyper`` maps a configuration path to its values [M]. In this order: ``plan``, ``compile``, then ``start`` or
+    ``restore``, then ``run`` and the rest, and ``close``."""
+
+    def __init__(self, make_runner: Callable[[dict], HostRunner], keys: jax.Array, hyper: dict[str, Any], runner: HostRunner):
+        self.members, self.runner = keys.shape[0], runner
+        self.lanes, self.env = runner.spec.lanes, runner.env
+        self.spent = {"stepping": 0.0, "acting": 0.0, "learning": 0.0}  # seconds, for ``profile=true``
+        self._keys = keys
+        self._hyper = {name: jnp.asarray(values, jnp.float32) for name, values in hyper.items()}
+        self._make = make_runner
+        self._worlds: HostLanes | None = None
+        self._watched: HostLanes | None = None
+        self._compiled: dict[str, Any] = {}
+        self._states: Any = None
+        self._sound: Any = None
+        self._accumulator: Any = None
+
+    def _vmapped(self, piece: str, axes: tuple) -> Callable:
+        """A piece of every member's runner, over members; the last argument is the hyper-parameters."""
+
+        def one(*inputs):
+            *given, hyper = inputs
+            return getattr(self._make(hyper), piece)(*given)
+
+        return jax.vmap(one, in_axes=(*axes, 0), axis_name=AXIS)
+
+    def plan(self) -> dict[str, int]:
+        """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""
+        obs = self._template_obs()
+        init = self._vmapped("init", (0, 0))
+
+        def start(keys, hyper, obs):  # one member after the other: see runners/batching.py
+            def alone(inputs):
+                return jax.tree.map(lambda leaf: leaf[0], init(*jax.tree.map(lambda leaf: leaf[None], inputs)))
+
+            return strong(jax.lax.map(alone, (keys, obs, hyper)))
+
+        def finish(states, accumulator, play, arrived, learnt, clock, hyper):
+            states, metrics = self._vmapped("finish", (0, 0, 0, 0, None))(states, play, arrived, learnt, clock, hyper)
+            return states, m.combine(accumulator, metrics), all_numbers(states)
+
+        number, clock = jax.ShapeDtypeStruct((), jnp.int32), Clock(jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
+        self._traced = {"init": jax.jit(start).trace(self._keys, self._hyper, obs)}
+        states = self._traced["init"].out_info
+        arrived = self._template_arrived(obs)
+        begin = self._vmapped("begin", (0, None))
+        play, _ = jax.eval_shape(begin, states, clock, self._hyper)
+        self._traced["begin"] = jax.jit(begin).trace(states, clock, self._hyper)
+        learn = self._vmapped("learn", (0, None)) if self.runner.learn else None
+        learnt = jax.eval_shape(learn, states, clock, self._hyper) if learn else None
+        if learn:
+            self._traced["learn"] = jax.jit(learn).trace(states, clock, self._hyper)
+        if self.runner.steps > 1:
+            advance = self._vmapped("advance", (0, 0, None, 0, 0, None))
+            self._traced["advance"] = jax.jit(advance, donate_argnums=(1,)).trace(states.agent, play, number, arrived, states.key, clock, self._hyper)
+        _, metrics = jax.eval_shape(self._vmapped("finish", (0, 0, 0, 0, None)), states, play, arrived, learnt, clock, self._hyper)
+        self._template = states, metrics
+        traced = jax.jit(finish, donate_argnums=(0, 1)).trace(states, metrics, play, arrived, learnt, clock, self._hyper)
+        self._traced["finish"] = traced
+        state = memory.tree_bytes(states)
+        return {"state": state, "peak": max(state, memory.peak_bytes(traced.jaxpr.jaxpr))}
+
+    def _template_obs(self) -> PyTree:
+        """Shapes of observations as they arrive, [M, N, ...]: those of one opened world."""
+        probe = self.env.open(1)
+        try:
+            obs = probe.reset([0])
+        finally:
+            probe.close()
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.members, self.lanes, *x.shape[1:]), x.dtype), obs)
+
+    def _template_arrived(self, obs: PyTree) -> Arrived:
+        def shaped(dtype, shape=()):
+            return jax.ShapeDtypeStruct((self.members, self.lanes, *shape), dtype)
+
+        spaces = self.env.spec.info.items()
+        info = {name: shaped(np.int32 if np.issubdtype(space.dtype, np.integer) else space.dtype, space.shape or ()) for name, space in spaces}
+        return Arrived(obs, shaped(np.float32), shaped(np.bool_), shaped(np.bool_), info, obs)
+
+    def compile(self) -> None:
+        self._compiled = {name: traced.lower().compile() for name, traced in self._traced.items()}
+
+    # --- worlds -------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> HostLanes:
+        if self._worlds is None:
+            self._worlds = self.env.open(self.members * self.lanes)
+        return self._worlds
+
+    def _per_member(self, tree: PyTree) -> PyTree:
+        """[M * N, ...] -> [M, N, ...]"""
+        return jax.tree.map(lambda x: x.reshape(self.members, self.lanes, *x.shape[1:]), tree)
+
+    def _step(self, worlds: HostLanes, actions: jax.Array) -> Arrived:
+        begin = time.perf_counter()
+        actions = np.asarray(actions)
+        acted = time.perf_counter()
+        made, following = worlds.step(actions.reshape(-1, *actions.shape[2:]))
+        self.spent["acting"] += acted - begin
+        self.spent["stepping"] += time.perf_counter() - acted
+        info = {name: made.info[name] for name in self.env.spec.info}
+        return self._per_member(Arrived(made.obs, made.reward, made.terminated, made.truncated, info, following))
+
+    def _seeds(self, keys: Any, salt: int) -> list[int]:
+        """A seed for every lane of every member."""
+        sequences = [np.random.SeedSequence([salt, *np.asarray(key).tolist()]) for key in keys]
+        return [int(seed) % 2**31 for sequence in sequences for seed in sequence.generate_state(self.lanes)]
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Fresh worlds and states for every member."""
+        obs = self._per_member(self._open().reset(self._seeds(self._keys, 0)))
+        self._states = self._compiled["init"](self._keys, self._hyper, obs)
+        self._accumulator = m.empty(self._template[1])
+        if self.runner.warm is None:
+            return
+        warm = jax.jit(self._vmapped("warm", (0, 0, 0)), donate_argnums=(0,))
+        generators = [np.random.default_rng([1, *np.asarray(key).tolist()]) for key in self._keys]
+        for n in range(self.runner.warmup):
+            actions = np.stack([random_actions(self.env.spec.action, generator, self.lanes) for generator in generators])
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 2 - n))(self._keys)  # noqa: B023
+            self._states = warm(self._states, keys, self._step(self._worlds, actions), self._hyper)
+
+    def run(self, start: int, count: int, total: int) -> None:
+        """``count`` iterations of every member, from iteration ``start`` of ``total``. Blocks until they are done."""
+        worlds = self._open()
+        for iteration in range(start, start + count):
+            clock = Clock(np.int32(iteration), np.float32(iteration) / np.float32(total))
+            learnt = self._compiled["learn"](self._states, clock, self._hyper) if self.runner.learn else None
+            agent, keys = self._states.agent, self._states.key
+            play, actions = self._compiled["begin"](self._states, clock, self._hyper)
+            for t in range(self.runner.steps - 1):
+                play, actions = self._compiled["advance"](agent, play, np.int32(t), self._step(worlds, actions), keys, clock, self._hyper)
+            arrived, begin = self._step(worlds, actions), time.perf_counter()
+            self._states, self._accumulator, self._sound = self._compiled["finish"](
+                self._states, self._accumulator, play, arrived, learnt, clock, self._hyper
+            )
+            jax.block_until_ready(self._sound)
+            self.spent["learning"] += time.perf_counter() - begin
+
+    def sound(self) -> np.ndarray:
+        """bool[M]: whether each member's state was free of NaN after the last ``run``."""
+        return np.asarray(self._sound)
+
+    def take_metrics(self) -> list[dict[str, Any]]:
+        """Each member's metrics since the last call, as Python numbers."""
+        host, self._accumulator = jax.device_get(self._accumulator), m.empty(self._template[1])
+        return [m.to_host(host, i) for i in range(self.members)]
+
+    def evaluate(self, keys: Any) -> list[dict[str, Any]]:
+        """Each member's evaluation: one episode per lane in worlds of its own, which stay open; ``keys`` uint32 [M, 2]."""
+        if self._watched is None:
+            self._watched = self.env.open(self.members * self.lanes)
+        shape = (self.members, self.lanes)
+        finished, returns, lengths = np.zeros(shape, bool), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+        for made in self.watched(keys, self._watched):
+            returns = np.where(finished, returns, made.info["episode_return"])
+            lengths = np.where(finished, lengths, made.info["episode_length"])
+            finished |= np.asarray(made.terminated) | np.asarray(made.truncated)
+            if finished.all():
+                break
+        limit, found = self.runner.spec.success_return, []
+        for i in range(self.members):
+            found.append({"evaluation/return": float(returns[i].mean()), "evaluation/length": float(lengths[i].mean())})
+            if limit is not None:
+                found[-1]["evaluation/success"] = float((returns[i] >= limit).mean())
+        return found
+
+    def watched(self, keys: Any, worlds: HostLanes):
+        """Transitions [M, N] of ``worlds`` driven by the policies as evaluation has them, until the limit of an episode."""
+        if "watch" not in self._compiled:
+            self._compiled["start"] = jax.jit(self._vmapped("start", (0, 0, 0)))
+            self._compiled["watch"] = jax.jit(self._vmapped("watch", (0, 0, 0, 0)))
+            self._compiled["fold"] = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
+        policy = self._states._replace(waiting=None) if hasattr(self._states, "waiting") else self._states
+        keys = jnp.asarray(keys)
+        obs = self._per_member(worlds.reset(self._seeds(keys, 3)))
+        carry, actions = self._compiled["start"](policy, keys, obs, self._hyper)
+        for t in range(self.runner.spec.max_steps or EVALUATION_LIMIT):
+            arrived = self._step(worlds, actions)
+            carry, actions, made = self._compiled["watch"](policy, carry, self._compiled["fold"](keys, t), arrived, self._hyper)
+            yield made
+
+    def policies(self) -> list[dict[str, Any]]:
+        """What acts, of every member: the states of agent and bonus, as numpy arrays."""
+        host = jax.device_get({"agent": self._states.agent, "bonus": self._states.bonus})
+        return [jax.tree.map(lambda x: x[i], host) for i in range(self.members)]  # noqa: B023
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Any:
+        """(states, accumulators), as numpy arrays with a leading axis over all members."""
+        return jax.device_get((self._states, self._accumulator))
+
+    def template(self) -> Any:
+        return self._template
+
+    def visits(self) -> np.ndarray | None:
+        """Where the members were, u32[M, rows, columns]; None in worlds that are no maps."""
+        kept = self._states.record.visits
+        return None if kept is None else np.asarray(kept)
+
+    def host_snapshot(self) -> bytes | None:
+        """The worlds, as bytes; None where they cannot be saved."""
+        worlds = self._open()
+        return pickle.dumps(worlds.save()) if worlds.save else None
+
+    def restore(self, snapshot: Any, host: bytes | None = None, iteration: int = 0) -> None:
+        """Go on from a snapshot. Worlds that were not saved start new episodes, with seeds that the iteration decides."""
+        self._states, self._accumulator = jax.tree.map(jnp.asarray, snapshot)
+        worlds = self._open()
+        obs = self._per_member(worlds.reset(self._seeds(self._keys, 0 if host else 4 + iteration)))
+        if host:
+            worlds.load(pickle.loads(host))
+            return
+        shape = (self.members, self.lanes)
+        beginning = {"first": jnp.ones(shape, bool), "episode_return": jnp.zeros(shape, jnp.float32), "episode_length": jnp.zeros(shape, jnp.int32)}
+        decoded = jax.vmap(self.env.decode)(jax.tree.map(jnp.asarray, obs))
+        self._states = self._states._replace(lanes=self._states.lanes._replace(obs=decoded, **beginning))
+
+    def close(self) -> None:
+        for worlds in (self._worlds, self._watched):
+            if worlds:
+                worlds.close()
+        self._worlds = self._watched = None
+
+
+def random_actions(space: Any, generator: np.random.Generator, lanes: int) -> np.ndarray:
+    """Uniform actions [lanes, ...] of a Discrete or Box space; unbounded sides count as -1 and 1."""
+    if hasattr(space, "n"):
+        return generator.integers(int(space.start), int(space.start + space.n), lanes).astype(np.int32)
+    low, high = np.where(np.isfinite(space.low), space.low, -1.0), np.where(np.isfinite(space.high), space.high, 1.0)
+    return generator.uniform(low, high, (lanes, *space.shape)).astype(np.float32)
+
+
+def refuse_batching(batching: str) -> None:
+    """Host worlds are stepped for all members together, in one program."""
+    if batching not in ("auto", "vmap"):
+        raise Refusal(f"batching={batching}: worlds that live on the host are stepped for all members together; use batching=vmap or auto")

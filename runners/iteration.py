@@ -1,0 +1,157 @@
+"""What an on-policy iteration is made of, wherever the world lives: pure functions of one member.
+
+Per step, in this order: ``features(obs)``, ``act``, world step, ``observe``, ``features(next_obs)``, ``reset(done)``. After the rollout: ``score``
+-> ``calibrate`` -> ``value`` of the bonus, ``learn`` of the agent, ``update`` of the bonus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+
+from agents.base import Agent, Learnt, RewardStream, Rollout, Signal
+from envs.base import Key, PyTree, Spec, Tally, Transition
+from exploration.base import Bonus
+from exploration.intrinsic import Intrinsic
+from runners import metrics as m
+from runners.base import Clock
+
+MAX_CELLS = 2**16  # larger maps are not recorded
+
+
+class Record(NamedTuple):
+    """What has happened in the member's episodes so far."""
+
+    episodes: jax.Array  # i32[]
+    best_return: jax.Array  # f32[]
+    first_success: jax.Array  # u32[]; environment steps until an episode first succeeded, 0 before
+    tally: PyTree  # the world's own score
+    visits: jax.Array | None  # u32[rows, columns]; where steps ended, in worlds that are maps
+
+
+class Assessed(NamedTuple):
+    """A rollout and the rewards that it is learnt from."""
+
+    rollout: Rollout
+    streams: tuple[RewardStream, ...]
+    steps: Transition  # as the bonus knows them, without augmented observations
+
+
+class Iteration(NamedTuple):
+    """The pieces. ``spec`` is what the agent sees; the keys are split by whoever calls."""
+
+    spec: Spec
+    agent: Agent
+    bonus: Bonus
+    seen: Callable  # (bonus state, obs) -> what the agent sees
+    observed: Callable  # (bonus state, key, transition [N], what the agent saw) -> (bonus state, transition as the agent saw it)
+    fresh_record: Callable[[], Record]
+    assess: Callable  # (bonus state, rollout) -> (bonus state, Assessed, metrics)
+    learn: Callable  # (agent state, key, (Assessed, progress)) -> (agent state, Learnt)
+    updated: Callable  # (record, steps, clock) -> (record, metrics)
+    reward_metrics: Callable[..., dict[str, Any]]
+
+
+def iteration(
+    spec: Spec,
+    make_agent: Callable[[Spec], Agent],
+    make_intrinsic: Callable[[Spec], Intrinsic],
+    *,
+    discount: Any,
+    extrinsic_weight: Any,
+    tally: Tally | None = None,
+) -> Iteration:
+    """The pieces for a world's ``spec`` with lanes and axis."""
+    intrinsic = make_intrinsic(spec)
+    bonus = intrinsic.bonus
+    agent_spec = seen_by_agent(spec, bonus)
+    agent = make_agent(agent_spec)
+    mapped = spec.grid is not None and spec.grid[0] * spec.grid[1] <= MAX_CELLS
+
+    def seen(bonus_state, obs):
+        return {"obs": obs, "features": bonus.features(bonus_state, obs)} if bonus.info.augments else obs
+
+    def world_part(transitions: Transition) -> Transition:
+        if not bonus.info.augments:
+            return transitions
+        return transitions._replace(obs=transitions.obs["obs"], next_obs=transitions.next_obs["obs"])
+
+    def observed(bonus_state, key: Key, transition: Transition, obs):
+        bonus_state, annotations = bonus.observe(bonus_state, key, transition)
+        transition = transition._replace(obs=obs, next_obs=seen(bonus_state, transition.next_obs), annotations=annotations)
+        return bonus.reset(bonus_state, transition.done), transition
+
+    def assess(bonus_state, rollout: Rollout):
+        steps = world_part(rollout.transitions)
+        raw = bonus.score(bonus_state, steps)
+        bonus_state = bonus.calibrate(bonus_state, raw)
+        reward = bonus.value(bonus_state, raw)
+        streams = (RewardStream(steps.reward, discount, extrinsic_weight, True),)
+        if not bonus.info.intrinsic:
+            return bonus_state, Assessed(rollout, streams, steps), {}
+        streams += (RewardStream(reward, intrinsic.discount, intrinsic.scale, intrinsic.episodic),)
+        return bonus_state, Assessed(rollout, streams, steps), reward_metrics(steps.reward, raw, reward)
+
+    def learn(agent_state, key: Key, inputs: tuple[Assessed, jax.Array]) -> tuple[PyTree, Learnt]:
+        assessed, progress = inputs
+        return agent.learn(agent_state, key, (assessed.rollout, Signal(assessed.streams, progress)))
+
+    def reward_metrics(extrinsic, raw, reward):
+        weighted = intrinsic.scale * reward
+        size, world = jnp.mean(jnp.abs(weighted)), jnp.mean(jnp.abs(extrinsic_weight * extrinsic))
+        leaves = jax.tree.leaves(raw)
+        names = ["bonus/raw"] if len(leaves) == 1 else [f"bonus/raw_{i}" for i in range(len(leaves))]
+        return dict(zip(names, map(jnp.mean, leaves), strict=True)) | {
+            "bonus/normalised": jnp.mean(reward),
+            "bonus/weighted": jnp.mean(weighted),
+            "bonus/share": size / (size + world + 1e-8),
+        }
+
+    def fresh_record() -> Record:
+        visits = jnp.zeros(spec.grid, jnp.uint32) if mapped else None
+        return Record(jnp.int32(0), jnp.float32(jnp.finfo(jnp.float32).min), jnp.uint32(0), tally.init() if tally else (), visits)
+
+    def updated(record: Record, steps: Transition, clock: Clock) -> tuple[Record, dict[str, Any]]:
+        returns, lengths, done = steps.info["episode_return"], steps.info["episode_length"], steps.done
+        best = jnp.maximum(record.best_return, jnp.max(jnp.where(done, returns, jnp.finfo(jnp.float32).min)))
+        first = record.first_success
+        found = {"episode/return": m.mean(returns, done), "episode/length": m.mean(lengths, done)}
+        if spec.success_return is not None:
+            success = done & (returns >= spec.success_return)
+            found["episode/success"] = m.mean(returns >= spec.success_return, done)
+            at = (clock.iteration * done.shape[0] + jnp.argmax(jnp.any(success, axis=1)) + 1).astype(jnp.uint32) * done.shape[1]
+            first = jnp.where((first == 0) & jnp.any(success), at, first)
+            found["episode/first_success_step"] = m.Last(first, first > 0)
+        visits = record.visits
+        if mapped:
+            row, column = jnp.moveaxis(steps.info["position"], -1, 0)
+            visits = visits.at[row.reshape(-1), column.reshape(-1)].add(jnp.uint32(1), mode="drop")
+        scores = tally.update(record.tally, steps) if tally else ()
+        new = Record(record.episodes + jnp.sum(done, dtype=jnp.int32), best, first, scores, visits)
+        found |= {"episode/count": m.Last(new.episodes), "episode/best_return": m.Last(best, new.episodes > 0)}
+        if mapped:
+            found["episode/cells"] = m.Last(jnp.sum(visits > 0, dtype=jnp.int32))
+        if tally:
+            found |= {f"world/{name}": m.Last(value) for name, value in tally.report(scores).items()}
+        return new, found
+
+    return Iteration(agent_spec, agent, bonus, seen, observed, fresh_record, assess, learn, updated, reward_metrics)
+
+
+def seen_by_agent(spec: Spec, bonus: Bonus) -> Spec:
+    """The spec the agent is built for: augmented observations, and one stream per reward."""
+    if bonus.info.augments:
+        spec = spec._replace(observation=spaces.Dict({"obs": spec.observation, "features": bonus.info.features}))
+    return spec._replace(streams=("extrinsic", "intrinsic") if bonus.info.intrinsic else ("extrinsic",))
+
+
+def evaluation_metrics(returns: jax.Array, lengths: jax.Array, spec: Spec) -> dict[str, Any]:
+    """Of one episode per lane, [N]."""
+    found = {"evaluation/return": m.mean(returns), "evaluation/length": m.mean(lengths)}
+    if spec.success_return is not None:
+        found["evaluation/success"] = m.mean(returns >= spec.success_return)
+    return found
