@@ -17,13 +17,13 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from envs.base import HostEnvironment, HostLanes, Spec, TimeStep
-from envs.builder import FLAG, FRACTION, Anything, Integer, Refusal, closest, extra_hint, options
+from envs.builder import FLAG, FRACTION, Integer, Refusal, Text, closest, extra_hint, options
 
 SIDE = 84
 UNSAVED = "ale-py's AtariVectorEnv cannot save its emulators; env=gymnasium env.id=ALE/... can"
 
 
-@options(game=Anything("a game, as montezuma_revenge"), frame_skip=Integer(1), stack=Integer(1), sticky=FRACTION, max_frames=Integer(1),
+@options(game=Text("a game, as montezuma_revenge"), frame_skip=Integer(1), stack=Integer(1), sticky=FRACTION, max_frames=Integer(1),
          noop_max=Integer(0), full_actions=FLAG, episodic_life=FLAG, threads=Integer(0))  # fmt: skip
 def atari(
     *,

@@ -24,13 +24,20 @@ from typing import Any, NamedTuple
 class Refusal(Exception):
     """A request that cannot be honoured: one readable line, shown by the command line without a traceback."""
 
+    def __init__(self, line: str):
+        """What a terminal would not print as it is (a line break, an escape, half a character) is shown escaped."""
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line))
+
+
+LARGEST_WHOLE, LARGEST_REAL = 2**31 - 1, 3.4e38  # what int32 and float32 hold
+
 
 class Failure(Exception):
     """A run that cannot go on, through no fault of the request: one readable line; what was saved before is kept."""
 
 
 class Real(NamedTuple):
-    """A number in [low, high] that may be traced."""
+    """A finite number in [low, high] that may be traced."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -40,17 +47,19 @@ class Real(NamedTuple):
 
     def accepts(self, value: Any) -> bool:
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return bool(number and not math.isnan(value) and self.low <= value <= self.high and not (self.open_low and value == self.low))
+        finite = number and not math.isnan(value) and abs(value) <= LARGEST_REAL
+        return bool(finite and self.low <= value <= self.high and not (self.open_low and value == self.low))
 
     def describe(self) -> str:
-        return f"a number in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
+        left, right = "(" if self.open_low or math.isinf(self.low) else "[", ")" if math.isinf(self.high) else "]"
+        return f"a number in {left}{self.low:g}, {self.high:g}{right}"
 
 
 class Integer(NamedTuple):
     """A whole number in [low, high]; static."""
 
     low: int = 0
-    high: float = math.inf
+    high: int = LARGEST_WHOLE
 
     traceable = False
 
@@ -58,7 +67,7 @@ class Integer(NamedTuple):
         return isinstance(value, numbers.Integral) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def describe(self) -> str:
-        return f"a whole number in [{self.low}, {self.high:g}]"
+        return f"a whole number in [{self.low}, {self.high}]" if self.high != LARGEST_WHOLE else f"a whole number, {self.low} or more (at most 2^31 - 1)"
 
 
 class Choice(NamedTuple):
@@ -72,7 +81,7 @@ class Choice(NamedTuple):
         return any(value is v or (type(value) is type(v) and value == v) for v in self.values)
 
     def describe(self) -> str:
-        return "one of " + ", ".join(map(str, self.values))
+        return "one of " + ", ".join(str(v).lower() if isinstance(v, bool) else str(v) for v in self.values)
 
 
 class Sizes(NamedTuple):
@@ -101,6 +110,36 @@ class Optional(NamedTuple):
 
     def describe(self) -> str:
         return f"null or {self.inner.describe()}"
+
+
+class Text(NamedTuple):
+    """Text, not empty; static."""
+
+    what: str
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and value.strip() != ""
+
+    def describe(self) -> str:
+        return self.what
+
+
+class Nested(NamedTuple):
+    """An entry with its own ``_target_``, or a list of them, built before the builder is called; static."""
+
+    many: bool = False
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        if self.many:
+            return isinstance(value, (list, tuple)) and len(value) > 0 and all(map(Nested().accepts, value))
+        return isinstance(value, Mapping) and "_target_" in value
+
+    def describe(self) -> str:
+        return "a list of entries, as [{_target_: package.module.name}]" if self.many else "an entry, as {_target_: package.module.name}"
 
 
 class Anything(NamedTuple):
@@ -166,18 +205,27 @@ def locate(path: str, at: str = "_target_") -> Callable:
     if not isinstance(path, str) or "." not in path:
         raise Refusal(f"{at}={path!r} is not an import path; write package.module.function, as exploration.rnd.rnd")
     module_name, _, name = path.rpartition(".")
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise Refusal(f"{at}={path!r} is not an import path; write package.module.function, as exploration.rnd.rnd")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise Refusal(f"{at}={path}: there is no module {error.name!r}; is its package installed in this environment?") from None
         raise Refusal(f"{at}={path}: importing it needs the package {error.name!r}, which is not installed{extra_hint(error.name)}") from None
+    except Exception as error:  # whatever the code of a module raises
+        look = f"python -c 'import {module_name}' shows where"
+        raise Refusal(f"{at}={path}: importing {module_name} failed with {type(error).__name__}: {error}; {look}") from None
     if not hasattr(module, name):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise Refusal(f"{at}={path}: {module_name} has no {name!r}{closest(name, public)}")
     builder = getattr(module, name)
     if not callable(builder):
         raise Refusal(f"{at}={path} is not a function")
+    try:
+        inspect.signature(builder)
+    except (TypeError, ValueError):
+        raise Refusal(f"{at}={path} does not tell its arguments, as functions written in Python do") from None
     return builder
 
 
@@ -192,6 +240,8 @@ def extra_hint(module: str | None) -> str:
 def closest(word: str, legal: Any, limit: int = 12) -> str:
     """' (did you mean X? legal: a, b, c)', for the end of an error line."""
     names = sorted(map(str, legal))
+    if not names:
+        return ""
     near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     shown = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
     return (f" (did you mean {near[0]}?" if near else " (") + f"{' ' if near else ''}legal: {shown})"

@@ -21,7 +21,7 @@ from gymnasium import spaces
 
 from envs import snapshot
 from envs.base import HostEnvironment, HostLanes, Spec
-from envs.builder import Anything, Entries, Integer, Refusal, closest, extra_hint, locate, options
+from envs.builder import Anything, Entries, Integer, Refusal, Text, closest, extra_hint, locate, options
 from envs.lanes import Recipe, open_lanes
 from envs.observations import readable
 
@@ -30,7 +30,7 @@ MINIGRID_CODES = np.uint8([10, 5, 3])  # largest code of object, colour, state (
 
 
 @options(
-    id=Anything("the id of a Gymnasium world, or package:Id"),
+    id=Text("the id of a Gymnasium world, or package:Id"),
     arguments=Anything("arguments of gymnasium.make"),
     wrappers=Entries(),
     workers=Integer(0),

@@ -20,12 +20,12 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import Environment, Spec, TimeStep, foreign_code, strong
-from envs.builder import FLAG, Anything, Integer, Real, Refusal, closest, extra_hint, options
+from envs.builder import FLAG, Anything, Integer, Real, Refusal, Text, closest, extra_hint, options
 
 DETERMINISTIC = frozenset({"CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"})
 
 
-@options(id=Anything("a gymnax id"))
+@options(id=Text("a gymnax id"))
 def gymnax(*, id: str = "CartPole-v1", **params: Any) -> Environment:
     """The gymnax world ``id``; ``params`` are fields of its ``EnvParams``, as ``max_steps_in_episode=200``.
 

@@ -21,11 +21,11 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import Environment, Spec, TimeStep, foreign_code, strong
-from envs.builder import FLAG, Anything, Choice, Integer, Optional, Refusal, closest, extra_hint, options
+from envs.builder import FLAG, Choice, Integer, Optional, Refusal, Text, closest, extra_hint, options
 
 
 @options(
-    id=Anything("an XLand-MiniGrid id"),
+    id=Text("an XLand-MiniGrid id"),
     view=Choice(("partial", "full")),
     view_size=Optional(Integer(3)),
     max_steps=Optional(Integer(1)),

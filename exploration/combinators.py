@@ -35,11 +35,11 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import PyTree, Spec, Transition, any_member
-from envs.builder import FRACTION, NON_NEGATIVE, Anything, Choice, Integer, Optional, Real, Refusal, options
+from envs.builder import FRACTION, NON_NEGATIVE, Choice, Integer, Nested, Optional, Real, Refusal, options
 from exploration.base import Bonus, BonusInfo, bonus
 from exploration.normalizers import deviation, forward_filter, moments, update_forward_filter, update_moments
 
-NESTED = Anything("a bonus entry with its own _target_")
+NESTED = Nested()
 
 
 class Wrapped(NamedTuple):
@@ -280,13 +280,13 @@ def _numbered(bonuses: Any, name: str) -> dict[str, Bonus]:
     return {str(n): part for n, part in enumerate(bonuses)}
 
 
-@options(bonuses=Anything("a list of bonus entries"))
+@options(bonuses=Nested(many=True))
 def chain(spec: Spec, *, bonuses: tuple[Bonus, ...]) -> Bonus:
     """b1 + b2 + ...; weigh the parts with ``scale``, and ``normalize`` them first when their sizes differ."""
     return several(_numbered(bonuses, "chain"), sum)
 
 
-@options(bonuses=Anything("a list of bonus entries"))
+@options(bonuses=Nested(many=True))
 def product(spec: Spec, *, bonuses: tuple[Bonus, ...]) -> Bonus:
     """b1 * b2 * ..."""
 

@@ -29,7 +29,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import Spec, Transition
-from envs.builder import FLAG, Anything, Choice, Integer, Refusal, closest, locate, options
+from envs.builder import FLAG, Choice, Integer, Refusal, Text, closest, locate, options
 from exploration.base import Bonus, BonusInfo, bonus
 from exploration.hash_table import HashTable, check_capacity, hash_observation, hash_table, insert, lookup
 from exploration.laws.play import arrivals, expect, line, play
@@ -48,7 +48,7 @@ class HashedCounts(NamedTuple):
 
 
 @options(
-    key=Anything("auto, state, observation, or the import path of a function transition -> key"),
+    key=Text("auto, state, observation, or the import path of a function transition -> key"),
     capacity=Integer(1),
     scored=Choice(("step", "batch")),
     per_episode=FLAG,

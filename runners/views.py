@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.builder import FLAG, Anything, Choice, Refusal
+from envs.builder import FLAG, Choice, Optional, Refusal, Text
 from runners.loggers.tensorboard import TensorBoard
 from runners.loggers.wandb_runs import WandbRuns
 from runners.rundir import read_metrics
@@ -20,9 +20,9 @@ SETTINGS = {
     "logger.console": FLAG,
     "logger.tensorboard": FLAG,
     "logger.wandb.mode": Choice(("offline", "online", "disabled")),
-    "logger.wandb.project": Anything("a name"),
-    "logger.wandb.entity": Anything("a name, or null"),
-    "logger.wandb.group": Anything("a name, or null"),
+    "logger.wandb.project": Text("a name"),
+    "logger.wandb.entity": Optional(Text("a name")),
+    "logger.wandb.group": Optional(Text("a name")),
 }
 
 

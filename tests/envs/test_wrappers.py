@@ -287,7 +287,7 @@ def test_the_tv_holds_what_predicts_pixels_and_not_what_counts_states():
 
 
 def test_both_are_keys_of_every_world():
-    made = experiment(compose(["env=gymnax", "env.noisy_tv=2.0", "env.sticky_actions=1", "vmap.env.sticky_actions=[0,0.25]"]))
+    made = experiment(compose(["env=gymnax", "env.noisy_tv=2.0", "vmap.env.sticky_actions=[0,0.25]"]))
     assert made.config["env"]["noisy_tv"] == 2 and [m.hyper for m in made.members[::8]] == [{"env.sticky_actions": 0}, {"env.sticky_actions": 0.25}]
     spec = made.make_runner({"env.sticky_actions": 0.5}).spec
     assert not spec.deterministic and set(spec.observation.spaces) == {"obs", "tv"}

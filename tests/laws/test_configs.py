@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from envs.builder import Refusal, build, check, locate, ranges_of
 from envs.wrappers import wrapped
 from exploration.intrinsic import intrinsic
+from runners.checks import STREAM, WORLD, check_parts, shared
 from runners.compose import CONFIGS, compose
-from runners.experiment import STREAM, WORLD, check_parts, experiment, shared
+from runners.experiment import experiment
 from tests.laws.cases import BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
 
 GROUPS = tuple(TABLES)

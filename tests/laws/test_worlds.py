@@ -12,7 +12,7 @@ import pytest
 from envs.base import Environment, sample_action
 from envs.builder import build
 from envs.wrappers import wrapped
-from runners.experiment import parted
+from runners.checks import parted
 from tests.laws.cases import WORLDS
 from tests.laws.data import assert_close, assert_equal, kinds, quick
 

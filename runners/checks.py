@@ -1,0 +1,182 @@
+"""What a configuration may say: the ranges of a run's settings, of the arguments of its parts, and of what differs between members.
+
+Everything here looks at plain values and at what builders declare; nothing is built, and jax compiles nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from envs.builder import FLAG, Anything, Choice, Entries, Integer, Optional, Refusal, Text, check, closest, locate, ranges_of
+from envs.wrappers import wrapped
+from exploration.intrinsic import intrinsic
+from runners import views
+from runners.batching import BATCHINGS
+from runners.compose import flatten, get, put
+
+MOST_MEMBERS, MOST_STEPS = 2**16, 10**15
+
+
+class CountOrSteps(NamedTuple):
+    """How many, or a list of environment steps; static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        listed = isinstance(value, (list, tuple)) and all(Integer(1, MOST_STEPS).accepts(v) for v in value)
+        return listed or Integer(0, 100_000).accepts(value)
+
+    def describe(self) -> str:
+        return "a whole number in [0, 100000], or a list of environment steps, as [10000,50000]"
+
+
+class Seeds(NamedTuple):
+    """How many, or a list of seeds; static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        listed = isinstance(value, (list, tuple)) and 0 < len(value) <= MOST_MEMBERS
+        return bool(listed and all(Integer(0, 2**32 - 1).accepts(v) for v in value)) or Integer(1, MOST_MEMBERS).accepts(value)
+
+    def describe(self) -> str:
+        return f"a count in [1, {MOST_MEMBERS}], or a list of whole numbers from 0 to 2^32 - 1, as [0,1,2]"
+
+
+PARTS = ("env", "agent", "runner", "exploration")
+SETTINGS = {
+    "seeds": Seeds(),
+    "total_steps": Integer(1, MOST_STEPS),
+    "vmap": Anything(),
+    "run_dir": Optional(Text("a folder, as runs/mine")),
+    "overwrite": FLAG,
+    "batching": Choice(("auto", *BATCHINGS)),
+    "segments": Integer(1, 1_000_000),
+    "evaluations": CountOrSteps(),
+    "debug": FLAG,
+    "checkpoint.seconds": Integer(0),
+    "checkpoint.keep": Integer(1),
+    **views.SETTINGS,
+}
+STREAM = tuple(p for p in inspect.signature(intrinsic).parameters if p not in ("spec", "bonus", "name"))
+WORLD = tuple(p for p in inspect.signature(wrapped).parameters if p != "env")
+SHARED = {"exploration": (intrinsic, STREAM), "env": (wrapped, WORLD)}  # every entry of the part has these keys beside its builder's own
+
+
+def settings(config: dict[str, Any]) -> None:
+    """Check and complete the top-level settings, in place."""
+    unknown = set(config) - {k.split(".")[0] for k in SETTINGS} - set(PARTS)
+    if unknown:
+        raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
+    config.setdefault("logger", views.without())
+    check_grouped(config)
+    for key, legal in SETTINGS.items():
+        value = get(config, key)
+        if isinstance(value, float) and value.is_integer() and abs(value) <= MOST_STEPS and isinstance(legal, (Integer, Seeds, CountOrSteps)):
+            value = int(value)
+            put(config, key, value)
+        if not legal.accepts(value):
+            raise Refusal(f"{key}={value!r} is not legal: it must be {legal.describe()}")
+    seeds = config["seeds"]
+    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if len(set(seeds)) != len(seeds):
+        raise Refusal(f"seeds={seeds} names a seed twice: the same run would be counted as two")
+    config["seeds"] = seeds
+
+
+def check_grouped(config: Mapping[str, Any]) -> None:
+    """Settings with a dot in their name are where they belong, and nothing else is there (checkpoint=5, +logger.foo=1)."""
+    given = flatten({key: value for key, value in config.items() if key not in (*PARTS, "vmap")})
+    for key, value in given.items():
+        inside = [name for name in SETTINGS if name.startswith(key + ".")]
+        if inside:
+            raise Refusal(f"{key}={value!r} is not legal: it holds {', '.join(inside)}; set one of these")
+        if key not in SETTINGS:
+            raise Refusal(f"unknown key {key}{closest(key, SETTINGS)}")
+    for key in SETTINGS:
+        if key not in given and key != "vmap":
+            raise Refusal(f"{key} is missing from the configuration; give it, as {key}=...")
+
+
+def whole_numbers(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """``entry`` with floats that are whole (1e5) turned into the integers that its builder wants."""
+    kinds = entry_ranges(part, locate(entry["_target_"], f"{part}._target_"))
+
+    def fix(name, value):
+        kind = kinds.get(name)
+        kind = kind.inner if isinstance(kind, Optional) else kind
+        return int(value) if isinstance(kind, Integer) and isinstance(value, float) and value.is_integer() else value
+
+    return {name: fix(name, value) for name, value in entry.items()}
+
+
+def shared(part: str, builder: Callable) -> tuple[str, ...]:
+    """The keys of an entry that do not go to its builder. A world's builder that takes one of them itself is given it."""
+    names = SHARED[part][1] if part in SHARED else ()
+    return tuple(name for name in names if part != "env" or name not in ranges_of(builder))
+
+
+def entry_ranges(part: str, builder: Callable) -> dict[str, Any]:
+    """Range of every key of an entry: those of its builder, and the shared ones."""
+    return ranges_of(builder) | {name: ranges_of(SHARED[part][0])[name] for name in shared(part, builder)}
+
+
+def parted(part: str, entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what goes to the builder, with its _target_; the shared keys)."""
+    apart = shared(part, locate(entry["_target_"], f"{part}._target_"))
+    return {k: v for k, v in entry.items() if k not in apart}, {k: v for k, v in entry.items() if k in apart}
+
+
+def check_parts(config: Mapping[str, Any]) -> None:
+    """Refuse the first argument of a part that is unknown, missing or out of range."""
+    for part in [p for p in PARTS if p in config]:
+        own, apart = parted(part, config[part])
+        if apart:
+            check(SHARED[part][0], apart, part)
+        check_entry(part, own, part)
+
+
+POSITIONAL = {"env": 0, "agent": 1, "exploration": 1, "runner": 3}  # arguments that the program gives to a builder, before those of the entry
+
+
+def check_entry(part: str, entry: Mapping[str, Any], at: str) -> None:
+    """Check an entry's arguments against its builder, and those of the entries inside it."""
+    arguments = {name: value for name, value in entry.items() if name != "_target_"}
+    builder = locate(entry["_target_"], f"{at}._target_")
+    check(builder, arguments, at)
+    try:
+        inspect.signature(builder).bind(*[None] * POSITIONAL[part], **arguments)
+    except TypeError as error:
+        raise Refusal(f"{at}._target_={entry['_target_']} cannot be called as a builder for {part}: {error}") from None
+    ranges = ranges_of(builder)
+    for name, value in arguments.items():
+        if not isinstance(ranges.get(name), Entries):  # those belong to the builder
+            for inner in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(inner, Mapping) and "_target_" in inner:
+                    check_entry(part, inner, f"{at}.{name}")
+
+
+def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None:
+    """A ``vmap.<path>`` must name a number that may be traced, with legal values only."""
+    part, _, name = path.partition(".")
+    if part not in PARTS or not name or "." in name:
+        raise Refusal(f"vmap.{path}: only numbers of {', '.join(PARTS)} can differ between members, as vmap.exploration.scale=[0.1,1]")
+    builder = locate(config[part]["_target_"])
+    ranges = entry_ranges(part, builder)
+    if name not in ranges:
+        legal = [n for n, kind in ranges.items() if kind.traceable]
+        raise Refusal(f"vmap.{path}: {builder.__name__} takes no {name!r}{closest(name, legal)}")
+    if not ranges[name].traceable:
+        advice = f"sweep it with -m {path}={','.join(map(str, values))}"
+        raise Refusal(f"vmap.{path}: {name} decides the shape of the program and cannot differ inside one; {advice}")
+    if not values:
+        raise Refusal(f"vmap.{path} is empty; give at least one value, as vmap.{path}=[0.1,1]")
+    for value in values:
+        if value is None or not ranges[name].accepts(value):
+            raise Refusal(f"vmap.{path}: {value!r} is not legal: it must be {ranges[name].describe()}")
+    if len(set(values)) != len(values):
+        raise Refusal(f"vmap.{path}={values} names a value twice: the same run would be counted as two")
+
+
