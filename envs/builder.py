@@ -256,7 +256,8 @@ def check(builder: Callable, arguments: Mapping[str, Any], at: str) -> None:
         if name not in ranges:
             if takes_any:
                 continue
-            raise Refusal(f"{at}.{name}: {builder.__module__}.{builder.__name__} takes no {name!r}{closest(name, ranges)}")
+            hint = "" if "." in at else f"; a builder of your own goes with {at}=custom, which gives it nothing else"
+            raise Refusal(f"{at}.{name}: {builder.__module__}.{builder.__name__} takes no {name!r}{closest(name, ranges)}{hint}")
         if not ranges[name].accepts(value):
             raise Refusal(f"{at}.{name}={value!r} is not legal: it must be {ranges[name].describe()}")
     for name, parameter in signature.parameters.items():

@@ -163,6 +163,8 @@ def _base(chosen: tuple[str, ...]) -> dict[str, Any]:
 def apply(tree: dict[str, Any], setting: Setting, opened: set[str]) -> None:
     """Put one setting into ``tree``. Keys under ``opened`` (empty in the files, as vmap) may be new without a +."""
     *parents, last = setting.key.split(".")
+    if setting.key.partition(".")[0] not in tree:
+        raise Refusal(unknown_key(setting.key, tree))
     node, new = tree, setting.adds or any(setting.key.startswith(key + ".") for key in opened)
     for depth, parent in enumerate(parents):
         if parent not in node and not new or not parent:
