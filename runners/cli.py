@@ -15,7 +15,9 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands train [key=value ...]     run an experiment, all seeds at once; the same command resumes it
   scripts/farlands train -m key=a,b [...]    sweep: one run for every combination
   scripts/farlands resume RUN                go on with a run that was stopped
+  scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
   scripts/farlands list [KIND]               agents, envs, exploration, runners, experiments, runs
+  scripts/farlands report RUN...             one HTML page and figures of one or more runs
 
   scripts/farlands train exploration=rnd env=xminigrid seeds=4 total_steps=1_000_000
   scripts/farlands train vmap.exploration.scale=[0.1,1]     several values in one compiled program
@@ -118,6 +120,22 @@ def train_command(arguments: list[str]) -> int:
     return execute(compose(arguments))
 
 
+def check_command(arguments: list[str]) -> int:
+    if any(a in ("-h", "--help") for a in arguments):
+        print("scripts/farlands check [key=value ...]     settings as for train; those of exploration= and env= matter\n")
+        list_command(["exploration", "envs"])
+        return 0
+    from runners import devices
+    from runners.compose import compose
+
+    config = compose(arguments)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # small programs, the same numbers everywhere
+    devices.prepare(1)
+    from runners.check import check
+
+    return check(config)
+
+
 def resume_command(arguments: list[str]) -> int:
     from envs.builder import Refusal
     from runners.rundir import read_config
@@ -153,6 +171,12 @@ def execute(config: dict, resuming: bool = False) -> int:
     return 0
 
 
+def report_command(arguments: list[str]) -> int:
+    from runners.report.command import report
+
+    return report(arguments)
+
+
 def leaves(tree: dict):
     for value in tree.values():
         if isinstance(value, dict):
@@ -161,7 +185,7 @@ def leaves(tree: dict):
             yield value
 
 
-COMMANDS = {"train": train_command, "resume": resume_command, "list": list_command}
+COMMANDS = {"train": train_command, "check": check_command, "resume": resume_command, "list": list_command, "report": report_command}
 
 if __name__ == "__main__":
     main()

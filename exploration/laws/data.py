@@ -12,9 +12,11 @@ from gymnasium import spaces
 
 from envs.base import PyTree, Spec, Transition
 
+WIDE = 1e6  # bounds further apart say nothing about the numbers: CartPole's velocities lie within 3.4e38
+
 
 def draw(space: spaces.Space, lead: tuple[int, ...], rng: np.random.Generator) -> PyTree:
-    """Random elements of ``space`` with leading axes ``lead``; unbounded numbers are normal."""
+    """Random elements of ``space`` with leading axes ``lead``; numbers without bounds, or with next to none, are normal."""
     if isinstance(space, spaces.Dict):
         return {name: draw(inner, lead, rng) for name, inner in space.spaces.items()}
     if isinstance(space, spaces.Discrete):
@@ -24,9 +26,10 @@ def draw(space: spaces.Space, lead: tuple[int, ...], rng: np.random.Generator) -
     shape = (*lead, *space.shape)
     if np.issubdtype(space.dtype, np.integer):
         return rng.integers(np.int64(space.low), np.int64(space.high) + 1, shape).astype(space.dtype)
-    if space.is_bounded():
-        return rng.uniform(space.low, space.high, shape).astype(space.dtype)
-    return np.clip(rng.normal(size=shape), space.low, space.high).astype(space.dtype)
+    low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
+    bounded = high - low < WIDE
+    inside = rng.uniform(np.where(bounded, low, 0.0), np.where(bounded, high, 1.0), shape)
+    return np.where(bounded, inside, np.clip(rng.normal(size=shape), low, high)).astype(space.dtype)
 
 
 def transitions(spec: Spec, steps: int, seed: int) -> Transition:

@@ -29,7 +29,7 @@ def the_state_keeps_its_structure_and_dtypes(subject: Subject) -> str:
         require(not changed, f"{function}: {changed}; a run could not be compiled once, nor resumed")
     weak = any(weak for _, _, weak in kinds(subject.start)[1])
     require(not weak, "init makes weakly typed numbers, whose dtype changes with use: write jnp.float32(0.0) or jnp.zeros(...), not 0.0")
-    return f"{len(jax.tree.leaves(subject.start))} arrays"
+    return f"arrays in the state: {len(jax.tree.leaves(subject.start))}"
 
 
 def a_state_of_any_age_runs_the_same_program(subject: Subject) -> str:

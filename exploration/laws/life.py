@@ -125,7 +125,11 @@ class Subject:
 
     @functools.cached_property
     def bonus(self) -> Bonus:
-        return self.make(self.spec)
+        """Raises what the builder raises, and CannotRun when that makes something else."""
+        made = self.make(self.spec)
+        if not isinstance(made, Bonus):
+            raise CannotRun(f"the builder must return exploration.base.bonus(...); it returns {type(made).__name__}")
+        return made
 
     @functools.cached_property
     def steps(self) -> Transition:
@@ -148,8 +152,14 @@ class Subject:
     def _first(self) -> Life | str:
         """The first iteration, or why there is none: a failure is found once, not once per law."""
         try:
-            return self.again(self.start)
+            self.bonus  # noqa: B018
+        except CannotRun as error:
+            return str(error)
         except Exception as error:  # whatever the user's code may raise
+            return f"the builder raises {blame(error)}"
+        try:
+            return self.again(self.start)
+        except Exception as error:  # the same
             return probe(self) or blame(error)
 
     @property

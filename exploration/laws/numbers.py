@@ -10,11 +10,19 @@ from envs.base import PyTree, Transition
 from exploration.base import check_needs
 from exploration.laws.base import NotApplicable
 from exploration.laws.data import assert_close, assert_equal, assert_finite, flat, garbage, member, require, transitions
-from exploration.laws.life import LANES, MASK, STEPS, Subject
+from exploration.laws.life import LANES, MASK, STEPS, CannotRun, Subject
 
 
 def floats(raw: PyTree) -> list[jax.Array]:
     return [x for x in jax.tree.leaves(raw) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def needs_numbers(subject: Subject) -> None:
+    """Raise CannotRun where there are numbers that are not finite, which a law of its own says: nothing can be compared with them."""
+    try:
+        assert_finite((subject.out, subject.second))
+    except AssertionError as error:
+        raise CannotRun(str(error)) from None
 
 
 def lane_leaves(subject: Subject, *trees: PyTree):
@@ -36,8 +44,9 @@ def everything_is_finite(subject: Subject) -> str:
 
 
 def finite_where_nothing_varies(subject: Subject) -> str:
-    """Nor where all steps are the same, so that every variance is zero."""
-    same = jax.tree.map(lambda x: jnp.broadcast_to(x[:1, :1], x.shape), subject.steps)
+    """No NaN and no infinity where all steps are the same, so that every variance is zero."""
+    needs_numbers(subject)
+    same = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x)[:1, :1], x.shape), subject.steps)
     assert_finite(subject.again(subject.start, same, done=subject.steps.done), "where all steps are the same, ")
     return "all steps equal"
 
@@ -46,6 +55,7 @@ def raw_is_not_negative_if_declared_so(subject: Subject) -> str | NotApplicable:
     """A bonus that declares info.non_negative is never below zero."""
     if not subject.bonus.info.non_negative:
         return NotApplicable("info.non_negative is False")
+    needs_numbers(subject)
     lowest = min(float(jnp.min(x)) for out in (subject.out, subject.second) for x in floats((out.raw, out.reward)))
     require(lowest >= 0, f"it is {lowest:.4g} somewhere; declare info.non_negative=False if that is meant")
     return f"least {lowest:.4g}"
@@ -53,6 +63,7 @@ def raw_is_not_negative_if_declared_so(subject: Subject) -> str | NotApplicable:
 
 def it_pays_something(subject: Subject) -> str:
     """The reward is not zero everywhere; with info.intrinsic=False it is."""
+    needs_numbers(subject)
     paid = float(jnp.max(jnp.abs(subject.out.reward)))
     if not subject.bonus.info.intrinsic:
         require(paid == 0, f"info.intrinsic is False, so no learner sees this reward of up to {paid:.4g}")
@@ -66,6 +77,7 @@ def seen_again_it_pays_less(subject: Subject) -> str | NotApplicable:
     """After three passes over the same steps, updates included, the raw bonus is smaller than at first."""
     if not subject.bonus.info.fades:
         return NotApplicable("info.fades is False")
+    needs_numbers(subject)
     first, last = (sum(float(jnp.mean(x)) for x in floats(out.raw)) for out in (subject.out, subject.third))
     hint = "a bonus for novelty wears off; declare info.fades=False if yours is not one"
     require(0 < last < first, f"mean raw is {first:.4g} at first and {last:.4g} the third time: {hint}")
@@ -119,16 +131,17 @@ def a_score_reads_what_it_needs_only(subject: Subject) -> str:
     found = {name for name, var in zip(names, program.invars[-len(names) :], strict=True) if id(var) in read} - {"annotations"}
     needs = subject.bonus.info.needs
     require(found <= {*needs}, f"score reads {sorted(found - {*needs})}, which info.needs leaves out: declare it, or compute from annotations")
-    return f"reads {', '.join(sorted(found)) or 'annotations' if subject.out.annotations else 'nothing'}"
+    nothing = "annotations" if subject.out.annotations else "nothing of the step"
+    return f"reads {', '.join(sorted(found)) or nothing}"
 
 
 def lanes_are_interchangeable(subject: Subject) -> str:
     """Lanes in another order give the same bonuses in that order."""
     order = np.array([2, 0, 1])
-    permuted = jax.tree.map(lambda x: x[:, order], subject.steps)
+    permuted = jax.tree.map(lambda x: np.asarray(x)[:, order], subject.steps)
     out = subject.again(subject.start, permuted, done=permuted.done)
     for part in ("annotations", "raw", "reward"):
-        there = jax.tree.map(lambda x: x[:, order], getattr(subject.out, part))
+        there = jax.tree.map(lambda x: np.asarray(x)[:, order], getattr(subject.out, part))
         assert_close(getattr(out, part), there, because=f"what a lane is paid depends on its place among the lanes: {part}")
     return f"order {order.tolist()}"
 
@@ -141,20 +154,21 @@ def lanes_are_kept_apart(subject: Subject) -> str | NotApplicable:
     if any(axis is None and not np.array_equal(before, after) for before, after, axis in leaves):
         return NotApplicable("observe also changes what all lanes share, through which they may meet")
     others = transitions(subject.spec, STEPS, seed=3)
-    steps = jax.tree.map(lambda mine, other: mine.at[:, 0].set(other[:, 0]), subject.steps, others)
+    steps = jax.tree.map(lambda mine, other: np.concatenate([other[:, :1], mine[:, 1:]], axis=1), subject.steps, others)
     steps = steps._replace(**{name: getattr(subject.steps, name) for name in ("first", "terminated", "truncated")})
     out, found = subject.again(subject.start, steps), 0
     for name, axis, before, after in lane_leaves(subject, subject.out.observed, out.observed):
         rest = [np.delete(np.asarray(x), 0, axis) for x in (before, after)]
         assert_equal(*rest, f"with other steps in lane 0, lanes 1 and 2 of {name} change too: ")
         found += 1
-    return f"{found} arrays with a part per lane"
+    return f"parts per lane in the state: {found}"
 
 
 def gradients_exist_where_declared_and_nowhere_else(subject: Subject) -> str | NotApplicable:
     """The reward has a gradient with respect to next_obs exactly when info.differentiable says so."""
     if subject.out.gradient is None:
         return NotApplicable("observations are whole numbers")
+    needs_numbers(subject)
     size = float(sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(subject.out.gradient)))
     if subject.bonus.info.differentiable:
         require(size > 0, "info.differentiable is True, and the gradient is 0 everywhere")
@@ -194,4 +208,4 @@ def a_reset_makes_lanes_new_if_episodic(subject: Subject) -> str:
         cleared = [np.compress(MASK, x, axis) for x in (after, fresh)]
         assert_equal(*cleared, f"info.episodic is True, and a reset leaves what lanes have gathered in {name}: ")
     require(gathered, "info.episodic is True, and the state keeps nothing per lane from the steps observed")
-    return f"{gathered} arrays are as new"
+    return f"parts of the state that are as new: {gathered}"

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import Spec
+from exploration.laws.worlds import CODES, PIXELS, VECTOR, made_up
 
 Entry = dict[str, Any]
 
@@ -39,9 +40,6 @@ WORLDS: dict[str, Entry] = {
 
 # --- agents ------------------------------------------------------------------------------------------------------------
 
-VECTOR = spaces.Box(-np.inf, np.inf, (4,), np.float32)
-CODES = spaces.Box(np.zeros((5, 5, 2), np.uint8), np.broadcast_to(np.uint8([12, 11]), (5, 5, 2)), dtype=np.uint8)
-PIXELS = spaces.Box(0, 255, (36, 36, 1), np.uint8)
 AUGMENTED = spaces.Dict({"obs": CODES, "features": spaces.Box(0.0, 1.0, (6,), np.float32)})
 BOX_ACTIONS = spaces.Box(np.float32([-2.0, 0.5]), np.float32([1.0, np.inf]))
 
@@ -86,22 +84,14 @@ AGENTS: dict[str, AgentCase] = {
 
 # --- bonuses -----------------------------------------------------------------------------------------------------------
 
-LANES, STATES = 3, 6
-
-
-def bonus_spec(observation: spaces.Space = VECTOR, action: spaces.Space = spaces.Discrete(3, start=1), **changed: Any) -> Spec:  # noqa: B008
-    """A world that declares what every bonus might need, as seen by a bonus."""
-    info = {"state_id": spaces.Discrete(STATES), "position": spaces.Box(0, 9, (2,), np.int32)}
-    return Spec(observation, action, "laws", info=info, num_states=STATES, lanes=LANES)._replace(**changed)
-
-
 class BonusCase(NamedTuple):
     entry: Entry
     observation: spaces.Space = VECTOR
     action: spaces.Space = spaces.Discrete(3, start=1)
 
     def spec(self, **changed: Any) -> Spec:
-        return bonus_spec(self.observation, self.action, **changed)
+        """A world that declares what every bonus might need."""
+        return made_up(self.observation, self.action, **changed)
 
 
 def counts(**arguments: Any) -> Entry:
