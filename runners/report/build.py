@@ -13,7 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from runners.report import figures, maps, page, tables
-from runners.report.curves import Group, groups, labels, metrics, relative, worlds
+from runners.report.curves import Group, full_names, groups, metrics, relative, worlds
 from runners.report.read import Run
 from runners.rundir import write_atomically
 
@@ -59,7 +59,10 @@ def sections(world: str, found: Sequence[Group], looks: dict[str, figures.Style]
         ("Speed", "speed", "Wall-clock time and steps per second", figures.speed(found, looks)),
         ("Other measurements", "other", "All else that was measured", secondary(rest)),
     )
-    return [Section(heading, name, f"{caption}: {world}", figure) for heading, name, caption, figure in made if figure is not None]
+    kept = [Section(heading, name, f"{caption}: {world}", figure) for heading, name, caption, figure in made if figure is not None]
+    for section in kept:
+        section.figure.suptitle(world, fontsize=10, fontweight="bold")
+    return kept
 
 
 def order(metric: str) -> int:
@@ -92,7 +95,7 @@ def build(runs: Sequence[Run], folder: Path, file: Path) -> list[Path]:
 
 def written(runs: Sequence[Run], found: Sequence[Group], pictures: dict[str, list[str]]) -> str:
     """The HTML of the page."""
-    names = labels(runs)
+    names = full_names(runs)
     differ = tables.differences(runs, names)
     parts = [("Runs", page.table(tables.overview(found)) if found else page.paragraph("No run has metrics yet."))]
     if len(runs) > 1:

@@ -16,13 +16,15 @@ from runners.rundir import NOT_IN_HASH
 
 MOST_POINTS = 100  # of a curve; a page is about a thousand pixels wide
 ABSENT = "-"
+FIRST = ("exploration", "agent", "env", "runner")
 
 
 class Group(NamedTuple):
     """The members of one run with one setting: they differ in their seeds."""
 
     run: Run
-    label: str
+    label: str  # unique in its world
+    world: str
     hyper: dict[str, Any]  # what is swept inside the run
     members: tuple[int, ...]
 
@@ -34,25 +36,51 @@ class Curve(NamedTuple):
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Setting -> its value in each run, for those settings only that are not the same in all."""
-    flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_HASH}) for run in runs]
+    flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_HASH and v != {}}) for run in runs]
     keys = sorted({key for entries in flat for key in entries})
     table = {key: [entries.get(key, ABSENT) for entries in flat] for key in keys}
     return {key: values for key, values in table.items() if any(value != values[0] for value in values)}
 
 
+def world_names(runs: Sequence[Run]) -> list[str]:
+    """The world of each run, with those of its settings that are not the same wherever it was used."""
+    made = []
+    for run in runs:
+        alike = [run, *(other for other in runs if other is not run and other.world == run.world)]
+        differ = {key: values[0] for key, values in differing_settings(alike).items() if key.startswith("env.")}
+        made.append(" ".join([run.world, *(f"{key[4:]}={shown(value)}" for key, value in differ.items())]))
+    return made
+
+
 def labels(runs: Sequence[Run]) -> list[str]:
-    """The shortest name that tells each run from the others: its method, then what differs, then the directory."""
-    base = [f"{run.part('agent')}-{run.part('exploration')}" if run.config else run.name for run in runs]
-    worlds = {run.world for run in runs}
+    """The shortest name that tells a run from the others in its world: its method, then settings that differ, then its directory."""
+    method = [f"{run.part('agent')}-{run.part('exploration')}" if run.config else run.name for run in runs]
+    alike = list(zip(world_names(runs), method, strict=True))
     made = []
     for i, run in enumerate(runs):
-        same = [j for j, other in enumerate(runs) if base[j] == base[i] and other.world == run.world]
-        extra = ""
-        if len(same) > 1:
-            differ = {k: v[same.index(i)] for k, v in differing_settings([runs[j] for j in same]).items() if not k.startswith("vmap")}
-            extra = " ".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in list(differ.items())[:3])
-        made.append(" ".join(filter(None, [base[i], extra, f"({run.world})" if len(worlds) > 1 else ""])))
-    return [f"{label} {runs[i].name}" if made.count(label) > 1 else label for i, label in enumerate(made)]
+        rivals, words = [other for j, other in enumerate(runs) if j != i and alike[j] == alike[i]], [method[i]]
+        while rivals:
+            differ = differing_settings([run, *rivals])
+            if not differ:
+                words.append(run.name)
+                break
+            key = min(differ, key=importance)
+            words.append(f"{key.rpartition('.')[2]}={shown(differ[key][0])}")
+            rivals = [other for other, value in zip(rivals, differ[key][1:], strict=True) if value == differ[key][0]]
+        made.append(" ".join(words))
+    return made
+
+
+def importance(key: str) -> tuple[int, str]:
+    """Sorts settings: those of the method first."""
+    part = key.partition(".")[0]
+    return (FIRST.index(part) if part in FIRST else len(FIRST), key)
+
+
+def full_names(runs: Sequence[Run]) -> list[str]:
+    """Labels that are unique over all worlds."""
+    worlds = world_names(runs)
+    return [f"{label} ({world})" if len(set(worlds)) > 1 else label for label, world in zip(labels(runs), worlds, strict=True)]
 
 
 def shown(value: Any) -> str:
@@ -67,7 +95,7 @@ def shown(value: Any) -> str:
 def groups(runs: Sequence[Run]) -> list[Group]:
     """Run by run, setting by setting."""
     made = []
-    for run, label in zip(runs, labels(runs), strict=True):
+    for run, label, world in zip(runs, labels(runs), world_names(runs), strict=True):
         by_setting: dict[str, list[int]] = {}
         hypers: dict[str, dict[str, Any]] = {}
         for member, about in run.members.items():
@@ -77,22 +105,15 @@ def groups(runs: Sequence[Run]) -> list[Group]:
             hypers[key] = hyper
         for key, members in by_setting.items():
             setting = " ".join(f"{k.partition('.')[2]}={shown(v)}" for k, v in hypers[key].items())
-            made.append(Group(run, " ".join(filter(None, [label, setting])), hypers[key], tuple(members)))
+            made.append(Group(run, " ".join(filter(None, [label, setting])), world, hypers[key], tuple(members)))
     return made
 
 
 def worlds(found: Sequence[Group]) -> dict[str, list[Group]]:
     """World -> its groups. Only runs in the same world, with the same settings of it, share an axis."""
-    entries: dict[str, list[Group]] = {}
+    made: dict[str, list[Group]] = {}
     for group in found:
-        entries.setdefault(json.dumps(group.run.config.get("env", str(group.run.path)), sort_keys=True, default=str), []).append(group)
-    firsts = [members[0].run for members in entries.values()]
-    made = {}
-    for run, members in zip(firsts, entries.values(), strict=True):
-        alike = [run, *(other for other in firsts if other is not run and other.world == run.world)]
-        differ = {k: v[0] for k, v in differing_settings(alike).items() if k.startswith("env.")}
-        name = " ".join([run.world if run.config else run.name, *(f"{k[4:]}={shown(v)}" for k, v in differ.items())])
-        made[name] = members
+        made.setdefault(group.world, []).append(group)
     return made
 
 

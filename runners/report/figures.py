@@ -23,11 +23,11 @@ DASHES = ("-", "--", ":", "-.")
 STEPS = "environment steps per member"
 AXES = {
     "episode/return": "return per episode",
-    "episode/success": "share of episodes that succeed",
+    "episode/success": "success rate",
     "episode/best_return": "best return so far",
     "episode/length": "episode length (steps)",
-    "evaluation/return": "return per evaluation episode",
-    "evaluation/success": "share of evaluation episodes that succeed",
+    "evaluation/return": "return per episode",
+    "evaluation/success": "success rate",
     "bonus/raw": "raw bonus per step",
     "bonus/normalised": "bonus per step, normalised",
     "bonus/weighted": "bonus per step, weighted",
@@ -35,8 +35,9 @@ AXES = {
 }
 READING = {True: "line: interquartile mean over seeds; band: 95 % bootstrap interval", False: "line: the only seed"}
 THIN = "; thin lines: single seeds"
-PANEL = (4.6, 3.1)  # inches
-WIDEST_RATIO = 50.0  # of the values of a positive metric, from which on its axis is logarithmic
+PANEL = {1: (6.2, 3.4), 2: (4.6, 3.1), 3: (3.7, 2.7)}  # inches, by panels in a row
+LOGARITHMIC = ("bonus/raw", "bonus/normalised", "bonus/weighted", "loss/")  # when positive, and over a wider range than this:
+WIDEST_RATIO = 50.0
 
 
 class Style(NamedTuple):
@@ -45,8 +46,9 @@ class Style(NamedTuple):
 
 
 def styles(groups: Sequence[Group]) -> dict[str, Style]:
-    """Label -> how its lines look."""
-    return {g.label: Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, g in enumerate(groups)}
+    """Label -> how its lines look. The same method looks the same in every world."""
+    names = dict.fromkeys(group.label for group in groups)
+    return {name: Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, name in enumerate(names)}
 
 
 def curves(groups: Sequence[Group], metrics: Sequence[str], looks: Mapping[str, Style], thin: bool = False, repetitions: int = REPETITIONS) -> Figure | None:
@@ -57,9 +59,17 @@ def curves(groups: Sequence[Group], metrics: Sequence[str], looks: Mapping[str, 
         return None
     figure, axes = panels(len(found))
     for axis, (metric, drawn) in zip(axes, found.items(), strict=True):
-        for group, made in drawn:
-            draw(axis, made, looks[group.label], thin, repetitions)
-        finish(axis, metric, AXES.get(metric, metric), [made.values for _, made in drawn])
+        single = all(len(made.steps) == 1 for _, made in drawn)
+        for place, (group, made) in enumerate(drawn):
+            if single:
+                draw_point(axis, place, made, looks[group.label], repetitions)
+            else:
+                draw(axis, made, looks[group.label], thin, repetitions)
+        finish(axis, metric, AXES.get(metric, metric), [made.values for _, made in drawn] if metric.startswith(LOGARITHMIC) else ())
+        if single:
+            axis.set_xticks([])
+            axis.set_xlim(-1, len(drawn))
+            axis.set_xlabel(f"after {' or '.join(sorted({f'{made.steps[0]:,}' for _, made in drawn}))} {STEPS}", fontsize=9)
     shown = [group for group in groups if any(group is g for drawn in found.values() for g, _ in drawn)]
     several = any(len(group.members) > 1 for group in shown)
     legend(figure, [(f"{g.label} ({seeds(len(g.members))})", looks[g.label]) for g in shown], READING[several] + (THIN if thin and several else ""))
@@ -70,7 +80,8 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` axes, at most three in a row."""
     columns = min(count, 2 if count in (2, 4) else 3)
     rows = -(-count // columns)
-    figure = Figure(figsize=(max(PANEL[0] * columns, 6.2), PANEL[1] * rows + 0.7), layout="constrained")
+    width, height = PANEL[columns]
+    figure = Figure(figsize=(width * columns, height * rows + 0.7), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in grid[count:]:
         axis.remove()
@@ -84,11 +95,18 @@ def draw(axis: Axes, made: Curve, look: Style, thin: bool, repetitions: int) -> 
         for values in made.values:
             axis.plot(made.steps, values, look.dash, color=look.colour, alpha=0.3, linewidth=0.7)
     middle, low, high, _ = estimate(made.values, repetitions)
-    if len(made.steps) == 1 and not np.isnan(low).all():
-        axis.errorbar(made.steps, middle, [middle - low, high - middle], color=look.colour, capsize=4, **marks)
-        return
     axis.fill_between(made.steps, low, high, color=look.colour, alpha=0.2, linewidth=0)
     axis.plot(made.steps, middle, look.dash, color=look.colour, linewidth=1.8, **marks)
+
+
+def draw_point(axis: Axes, place: int, made: Curve, look: Style, repetitions: int) -> None:
+    """One group that was measured once: its members as dots, and beside them its middle with the interval."""
+    middle, low, high, _ = estimate(made.values, repetitions)
+    axis.plot(np.full(len(made.values), place - 0.12), made.values[:, 0], "o", color=look.colour, alpha=0.35, markersize=4)
+    if np.isnan(low[0]):
+        axis.plot([place], middle, "o", color=look.colour, markersize=6)
+    else:
+        axis.errorbar([place], middle, [middle - low, high - middle], fmt="o", color=look.colour, capsize=4, markersize=6)
 
 
 def finish(axis: Axes, title: str, ylabel: str, values: Sequence[np.ndarray] = ()) -> None:
@@ -98,6 +116,7 @@ def finish(axis: Axes, title: str, ylabel: str, values: Sequence[np.ndarray] = (
         axis.set_yscale("log")
     axis.set_title(title, fontsize=10, loc="left")
     axis.set_xlabel(STEPS, fontsize=9)
+    axis.set_xlim(left=0)
     axis.set_ylabel(ylabel, fontsize=9)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.tick_params(labelsize=8)

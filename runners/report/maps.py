@@ -38,7 +38,9 @@ def visits(groups: Sequence[Group]) -> Figure | None:
         axes[0].set_ylabel("row", fontsize=7)
         for axis in axes[len(row) :]:
             axis.set_axis_off()
-        part.colorbar(image, ax=list(axes), shrink=0.8).set_label("visits (grey: none)", fontsize=8)
+        bar = part.colorbar(image, ax=list(axes), shrink=0.8)
+        bar.set_label("visits (grey: none)", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
     return figure
 
 

@@ -11,18 +11,21 @@ from runners.report.tables import Table
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; max-width: 1180px; margin: 0 auto; padding: 24px; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; max-width: 1320px; margin: 0 auto; padding: 24px; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 8px; } p { margin: 4px 0 10px; max-width: 80ch; }
 .muted, figcaption { color: #55565a; font-size: 13px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: left; vertical-align: top; border-bottom: 1px solid #dcdce0; }
-th { border-bottom: 2px solid #8a8a90; vertical-align: bottom; } td:first-child { font-weight: 600; min-width: 9em; }
+th { border-bottom: 2px solid #8a8a90; vertical-align: bottom; } td:first-child { font-weight: 600; }
+td.short { white-space: nowrap; } td:not(.short) { min-width: 11em; }
 figure { margin: 8px 0 20px; } figure img { max-width: 100%; height: auto; display: block; }
 pre { background: #f4f4f6; padding: 10px 12px; overflow-x: auto; font-size: 13px; margin: 4px 0 12px; }
 .problems { background: #fff6df; border-left: 4px solid #d08700; padding: 8px 14px; }
 nav a { margin-right: 14px; color: #0058a3; } details { margin: 6px 0; } summary { cursor: pointer; }
 """
+
+SHORT = 22  # characters of a cell that are kept on one line
 
 
 def escape(text: str) -> str:
@@ -31,7 +34,8 @@ def escape(text: str) -> str:
 
 def table(made: Table) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in made.headings)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in made.rows)
+    cell = lambda text: f'<td class="short">{escape(text)}</td>' if len(text) <= SHORT else f"<td>{escape(text)}</td>"  # noqa: E731
+    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in made.rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

@@ -26,10 +26,11 @@ class Estimate(NamedTuple):
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
-    """f[N, T, P] -> f[P]: the mean of the middle half, as ``rliable.metrics.aggregate_iqm`` of every point, for all points at once."""
-    from scipy.stats import trim_mean
-
-    return trim_mean(scores.reshape(-1, scores.shape[-1]), proportiontocut=0.25, axis=0)
+    """f[N, T, P] -> f[P]: the mean of the middle half. Equal to ``rliable.metrics.aggregate_iqm`` of every point, which would take
+    minutes in a bootstrap: it looks at one point at a time."""
+    ordered = np.sort(scores.reshape(-1, scores.shape[-1]), axis=0)
+    cut = len(ordered) // 4
+    return ordered[cut : len(ordered) - cut].mean(axis=0)
 
 
 def estimate(values: np.ndarray, repetitions: int = REPETITIONS) -> Estimate:

@@ -22,17 +22,15 @@ class Table(NamedTuple):
 
 def overview(groups: Sequence[Group]) -> Table:
     """One row per run and setting: what it is, how far it is, and its main results."""
-    headings = ["run", "world", "agent", "exploration", "seeds", "state", "steps per member", "steps/s (all members)", "stepping time"]
-    headings += ["return, IQM [95 %]", "evaluation return, IQM [95 %]", "success", "first success at step, median", "commit", "versions"]
+    headings = ["run", "world", "return, IQM [95 %]", "evaluation return, IQM [95 %]", "success at the end", "first success at step, median", "seeds", "state"]
+    headings += ["steps per member", "steps/s, all members", "stepping time", "agent", "exploration", "commit", "versions"]
     rows = []
     for group in groups:
         run, last = group.run, run_time(group.run)
-        rows.append(
-            [group.label, run.world, run.part("agent"), run.part("exploration"), str(len(group.members)), state(group), f"{run.steps:,}"]
-            + [f"{last['rate']:,.0f}" if last else "", duration(last["seconds"]) if last else ""]
-            + [interval(final(group, "episode/return")), interval(final(group, "evaluation/return")), successes(group), first_success(group)]
-            + [provenance(run, "commit"), provenance(run, "versions")]
-        )
+        found = [interval(final(group, "episode/return")), interval(final(group, "evaluation/return")), successes(group), first_success(group)]
+        times = [f"{last['rate']:,.0f}", duration(last["seconds"])] if last else ["", ""]
+        made = [run.part("agent"), run.part("exploration"), provenance(run, "commit"), provenance(run, "versions")]
+        rows.append([group.label, group.world, *found, str(len(group.members)), state(group), f"{run.steps:,}", *times, *made])
     return Table(headings, rows)
 
 
@@ -66,6 +64,7 @@ def interval(values: np.ndarray) -> str:
     if not known.size:
         return ""
     middle, low, high, _ = (float(x[0]) for x in estimate(known[:, None]))
+    middle, low, high = (round(x, 3) + 0.0 for x in (middle, low, high))  # no -0.000
     text = f"{middle:.3f}" if np.isnan(low) else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
     return text + (f" of {known.size} seeds" if known.size < values.size else "")
 
