@@ -33,8 +33,8 @@ AXES = {
     "bonus/weighted": "bonus per step, weighted",
     "bonus/share": "share of the bonus in the reward",
 }
-READING = {True: "line: interquartile mean over seeds; band: 95 % bootstrap interval", False: "line: the only seed"}
-THIN = "; thin lines: single seeds"
+LINES = "line: interquartile mean over seeds; band: 95 % bootstrap interval"
+DOTS = "dot: interquartile mean over seeds, with its 95 % bootstrap interval; small dots: single seeds"
 PANEL = {1: (6.2, 3.4), 2: (4.6, 3.1), 3: (3.7, 2.7)}  # inches, by panels in a row
 LOGARITHMIC = ("bonus/raw", "bonus/normalised", "bonus/weighted", "loss/")  # when positive, and over a wider range than this:
 WIDEST_RATIO = 50.0
@@ -71,8 +71,12 @@ def curves(groups: Sequence[Group], metrics: Sequence[str], looks: Mapping[str, 
             axis.set_xlim(-1, len(drawn))
             axis.set_xlabel(f"after {' or '.join(sorted({f'{made.steps[0]:,}' for _, made in drawn}))} {STEPS}", fontsize=9)
     shown = [group for group in groups if any(group is g for drawn in found.values() for g, _ in drawn)]
-    several = any(len(group.members) > 1 for group in shown)
-    legend(figure, [(f"{g.label} ({seeds(len(g.members))})", looks[g.label]) for g in shown], READING[several] + (THIN if thin and several else ""))
+    if all(len(group.members) == 1 for group in shown):
+        reading = "the only seed of each"
+    else:
+        once = all(len(made.steps) == 1 for drawn in found.values() for _, made in drawn)
+        reading = DOTS if once else LINES + ("; thin lines: single seeds" if thin else "")
+    legend(figure, [(f"{g.label} ({seeds(len(g.members))})", looks[g.label]) for g in shown], reading)
     return figure
 
 

@@ -134,7 +134,7 @@ def read_visits(path: Path, problems: list[str]) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as archive:
+        with open(path, "rb") as file, np.load(file) as archive:
             visits = archive["visits"]
         if visits.ndim != 3:
             raise ValueError(f"visits has the shape {visits.shape}, not [members, rows, columns]")
