@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from agents.base import Agent
 from envs.base import Environment, HostEnvironment, Key, PyTree, Spec, Transition
 
 
@@ -17,11 +18,19 @@ class Clock(NamedTuple):
     progress: jax.Array  # f32[]; share of the run's iterations done, in [0, 1)
 
 
+class Acting(NamedTuple):
+    """The part of a state that acts: what ``start`` and ``watch`` read."""
+
+    agent: PyTree
+    bonus: PyTree
+
+
 class Runner(NamedTuple):
     """One iteration of an experiment, for one member.
 
     Keys inside ``step`` are derived from the member's own key and the clock, never threaded: resuming and reordering change
-    nothing. Metrics are the kinds of ``runners/metrics.py``. A state has fields ``agent`` and ``bonus``: together they are the policy.
+    nothing. Metrics are the kinds of ``runners/metrics.py``. A state has the fields of ``Acting``, which
+    are the policy.
     """
 
     init: Callable[[Key], PyTree]  # key -> state
@@ -30,9 +39,11 @@ class Runner(NamedTuple):
     spec: Spec
     steps_per_iteration: int  # environment steps of one iteration, all lanes
     env: Environment | None = None
-    start: Callable[[PyTree, Key], PyTree] | None = None  # (state, key) -> carry: worlds of their own, to be watched; carry[0] is Lanes
-    watch: Callable[[PyTree, PyTree, Key], tuple[PyTree, Transition]] | None = None  # (state, carry, key) -> (carry, transition)
+    start: Callable[[PyTree, Key], PyTree] | None = None  # (Acting, key) -> carry: worlds of their own, to be watched; carry[0] is Lanes
+    watch: Callable[[PyTree, PyTree, Key], tuple[PyTree, Transition]] | None = None  # (Acting, carry, key) -> (carry, transition)
     parts: Callable[[], dict[str, Callable]] | None = None  # growing parts of ``step``: name -> (state, clock) -> anything
+    agent: Agent | None = None
+    augments: bool = False  # the agent sees statistics that a bonus gathers as it goes
 
 
 class Arrived(NamedTuple):
@@ -60,9 +71,11 @@ class HostRunner(NamedTuple):
     begin: Callable[[PyTree, Clock], tuple[PyTree, jax.Array]]  # (state, clock) -> (play, actions [N])
     advance: Callable  # (state.agent, play, t, Arrived, state.key, clock) -> (play, actions [N])
     finish: Callable  # (state, play, Arrived, learnt or None, clock) -> (state, metrics)
-    start: Callable[[PyTree, Key, PyTree], tuple[PyTree, jax.Array]]  # (state, key, obs [N]) -> (carry, actions [N]): to be watched
-    watch: Callable  # (state, carry, key, Arrived) -> (carry, actions [N], transition [N])
+    start: Callable[[PyTree, Key, PyTree], tuple[PyTree, jax.Array]]  # (Acting, key, obs [N]) -> (carry, actions [N]): to be watched
+    watch: Callable  # (Acting, carry, key, Arrived) -> (carry, actions [N], transition [N])
     steps: int  # world steps per iteration
     spec: Spec
     steps_per_iteration: int
     env: HostEnvironment
+    agent: Agent
+    augments: bool

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import strong
 from envs.builder import Refusal
-from runners import memory
+from runners import memory, profile
 from runners import metrics as m
 from runners.base import Clock, Runner
 
@@ -91,7 +91,7 @@ class Batch:
     """
 
     def __init__(self, make_runner: Callable[[dict], Runner], keys: jax.Array, hyper: dict[str, Any], batching: str):
-        self.members, self.batching = keys.shape[0], batching
+        self.members, self.batching, self._make = keys.shape[0], batching, make_runner
         self._init, self._segment, self._evaluate, self._step = vectorised(make_runner)
         self._sharding = None
         if batching == "shard":
@@ -115,12 +115,15 @@ class Batch:
         each, whole = PartitionSpec("devices"), PartitionSpec()
         self._sharding = NamedSharding(mesh, each)
 
-        def shard(function, takes):
+        def shard(function, axes):
+            """``function``, each device with its members; ``axes`` are those of vmap: 0 where an input has members, None where not."""
+            takes = tuple(whole if axis is None else each for axis in axes)
             return jax.shard_map(function, mesh=mesh, in_specs=takes, out_specs=each, check_vma=False)
 
-        self._init = shard(self._init, (each, each))
-        self._segment = shard(self._segment, (each, each, each, whole, whole, whole))
-        self._evaluate = shard(self._evaluate, (each, each, each))
+        self._sharded = shard
+        self._init = shard(self._init, (0, 0))
+        self._segment = shard(self._segment, (0, 0, 0, None, None, None))
+        self._evaluate = shard(self._evaluate, (0, 0, 0))
 
     def _place(self, tree):
         return jax.device_put(tree, self._sharding) if self._sharding else jax.device_put(tree)
@@ -184,6 +187,22 @@ class Batch:
         if self._compiled_evaluate is None:
             self._compiled_evaluate = jax.jit(self._evaluate).lower(self._states[0], parts[0], self._groups[0][1]).compile()
         return self._split(jax.device_get([self._compiled_evaluate(s, k, h) for s, k, (_, h) in zip(self._states, parts, self._groups, strict=True)]))
+
+    def profile(self, iteration: int, total: int) -> tuple[dict[str, float], str]:
+        """(seconds of each part of an iteration of one group of members, what was timed); see ``runners/profile.py``."""
+        clock = Clock(jnp.int32(iteration), jnp.float32(iteration / total))
+        hyper = self._groups[0][1]
+
+        def program(name):
+            def one(state, hyper, clock):
+                return self._make(hyper).parts()[name](state, clock)
+
+            every = jax.vmap(one, in_axes=(0, 0, None), axis_name=AXIS)
+            return jax.jit(self._sharded(every, (0, 0, None)) if self._sharding else every)
+
+        names = self._make({name: values[0] for name, values in hyper.items()}).parts()
+        seconds = profile.growing({name: program(name) for name in names}, (self._states[0], hyper, clock))
+        return seconds, f"an iteration of {self.members // len(self._groups)} members"
 
     def policies(self) -> list[dict[str, Any]]:
         """What acts, of every member: the states of agent and bonus, as numpy arrays."""

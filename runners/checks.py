@@ -56,6 +56,7 @@ SETTINGS = {
     "segments": Integer(1, 1_000_000),
     "evaluations": CountOrSteps(),
     "debug": FLAG,
+    "profile": FLAG,
     "checkpoint.seconds": Integer(0),
     "checkpoint.keep": Integer(1),
     **views.SETTINGS,
@@ -70,7 +71,8 @@ def settings(config: dict[str, Any]) -> None:
     unknown = set(config) - {k.split(".")[0] for k in SETTINGS} - set(PARTS)
     if unknown:
         raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
-    config.setdefault("logger", views.without())
+    config.setdefault("logger", views.without())  # runs from before these settings have none
+    config.setdefault("profile", False)
     check_grouped(config)
     for key, legal in SETTINGS.items():
         value = get(config, key)

@@ -14,6 +14,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
 
   scripts/farlands train [key=value ...]     run an experiment, all seeds at once; the same command resumes it
   scripts/farlands train -m key=a,b [...]    sweep: one run for every combination
+  scripts/farlands play RUN                  a video of the trained policy
   scripts/farlands resume RUN                go on with a run that was stopped
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
   scripts/farlands list [KIND]               agents, envs, exploration, runners, experiments, runs
@@ -57,9 +58,21 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         print(f"farlands: {error}; what was saved before is kept", file=sys.stderr)
         return 1
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or ["no more is free"])[0]
+        print(f"farlands: not enough memory ({reason}); lower seeds, or runner.lanes, or runner.rollout; what was saved before is kept", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("farlands: interrupted", file=sys.stderr)
         return 130
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy or XLA (recognised by its words: jax may not be imported) ran out of memory."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or type(error).__name__ == "JaxRuntimeError" and ("out of memory" in said or "resource_exhausted" in said)
 
 
 def refuse_shadowed() -> None:
@@ -149,16 +162,9 @@ def resume_command(arguments: list[str]) -> int:
 
 def execute(config: dict, resuming: bool = False) -> int:
     """Train ``config`` in this process. jax is imported here, after its flags are set."""
-    from runners import devices
+    from runners import api
 
-    seeds = config.get("seeds")
-    count = seeds if isinstance(seeds, int) else len(seeds) if isinstance(seeds, list) else 1
-    for values in leaves(config.get("vmap") or {}):
-        count *= max(len(values), 1) if isinstance(values, list) else 1
-    count = 2 if config.get("debug") is True else max(count, 1)
-    batching, cores = devices.resolve_batching(str(config.get("batching")), count)
-    devices.prepare(cores)
-
+    batching = api.prepared(config)
     from runners.loop import Stopped
     from runners.train import advice, last_line, train
 
@@ -177,15 +183,21 @@ def report_command(arguments: list[str]) -> int:
     return report(arguments)
 
 
-def leaves(tree: dict):
-    for value in tree.values():
-        if isinstance(value, dict):
-            yield from leaves(value)
-        else:
-            yield value
+def play_command(arguments: list[str]) -> int:
+    if any(a in ("-h", "--help") for a in arguments):
+        print("scripts/farlands play RUN [member=0] [policy=best|last] [episodes=1] [steps=N] [fps=30] [seed=0] [out=FILE.mp4|gif] [window=true]")
+        return 0
+    from runners import devices
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    devices.prepare(1)
+    from runners.play import play
+
+    print(json.dumps(play(arguments)))
+    return 0
 
 
-COMMANDS = {"train": train_command, "check": check_command, "resume": resume_command, "list": list_command, "report": report_command}
+COMMANDS = {"train": train_command, "check": check_command, "resume": resume_command, "list": list_command, "report": report_command, "play": play_command}
 
 if __name__ == "__main__":
     main()

@@ -19,7 +19,7 @@ from envs.base import HostLanes, PyTree, strong
 from envs.builder import Refusal
 from runners import memory
 from runners import metrics as m
-from runners.base import Arrived, Clock, HostRunner
+from runners.base import Acting, Arrived, Clock, HostRunner
 from runners.batching import AXIS, all_numbers
 
 EVALUATION_LIMIT = 1000  # steps of an evaluation episode in a world without a limit of its own
@@ -201,7 +201,7 @@ class HostBatch:
             self._compiled["start"] = jax.jit(self._vmapped("start", (0, 0, 0)))
             self._compiled["watch"] = jax.jit(self._vmapped("watch", (0, 0, 0, 0)))
             self._compiled["fold"] = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
-        policy = self._states._replace(waiting=None) if hasattr(self._states, "waiting") else self._states
+        policy = Acting(self._states.agent, self._states.bonus)
         keys = jnp.asarray(keys)
         obs = self._per_member(worlds.reset(self._seeds(keys, 3)))
         carry, actions = self._compiled["start"](policy, keys, obs, self._hyper)
@@ -209,6 +209,10 @@ class HostBatch:
             arrived = self._step(worlds, actions)
             carry, actions, made = self._compiled["watch"](policy, carry, self._compiled["fold"](keys, t), arrived, self._hyper)
             yield made
+
+    def profile(self, iteration: int, total: int) -> tuple[dict[str, float], str]:
+        """(seconds of each part since the start of this process, what was timed)."""
+        return dict(self.spent), "the whole run; learning that overlaps with stepping is not in learning"
 
     def policies(self) -> list[dict[str, Any]]:
         """What acts, of every member: the states of agent and bonus, as numpy arrays."""

@@ -172,4 +172,6 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         spec=spec,
         steps_per_iteration=lanes * rollout,
         env=env,
+        agent=agent,
+        augments=bonus.info.augments,
     )

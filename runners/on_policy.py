@@ -32,8 +32,8 @@ class OnPolicyState(NamedTuple):
 
 
 @options(
-    lanes=Integer(1),
-    rollout=Integer(1),
+    lanes=Integer(1, 2**20),
+    rollout=Integer(1, 2**20),
     discount=FRACTION,
     extrinsic_weight=Real(),
     evaluation_mode=Choice(("greedy", "explore")),
@@ -169,4 +169,4 @@ def on_policy(
 
         return {"rollout": rolled, "bonus score": assessed, "agent learn": learnt, "bonus update and the rest": step}
 
-    return Runner(init, step, evaluate, spec, lanes * rollout, env, start, watch, parts)
+    return Runner(init, step, evaluate, spec, lanes * rollout, env, start, watch, parts, agent, bonus.info.augments)

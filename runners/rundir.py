@@ -27,7 +27,7 @@ from runners.compose import COMMAND, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 # settings that say where and how a run goes, not what it computes
-NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "logger")
+NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "logger", "profile")
 
 
 def digest(config: Mapping[str, Any]) -> str:

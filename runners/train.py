@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from runners import checkpoint, memory
+from envs.builder import Refusal
+from runners import checkpoint, memory, profile
 from runners.base import HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
@@ -54,6 +55,17 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
         prepared.reporter.close()
 
 
+def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch, Runner | HostRunner, str]:
+    """(all members as one batch, one member's runner, the batching that it has)."""
+    keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in made.members])
+    hyper = {path: [member.hyper[path] for member in made.members] for path in made.members[0].hyper}
+    runner = made.make_runner(made.members[0].hyper)
+    if isinstance(runner, HostRunner):
+        refuse_batching(made.config["batching"])
+        return HostBatch(made.make_runner, keys, hyper, runner), runner, "vmap"
+    return Batch(made.make_runner, keys, hyper, batching), runner, batching
+
+
 class Prepared(NamedTuple):
     """A traced run that fits into memory."""
 
@@ -66,18 +78,14 @@ class Prepared(NamedTuple):
 
 def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     config, members = made.config, made.members
-    keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in members])
-    hyper = {path: [member.hyper[path] for member in members] for path in members[0].hyper}
-    runner = made.make_runner(members[0].hyper)
-    total = iterations_of(config["total_steps"], runner.steps_per_iteration)
-    rounded = total * runner.steps_per_iteration
-    if isinstance(runner, HostRunner):
-        refuse_batching(config["batching"])
-        batching = "vmap"
-        batch: Batch | HostBatch = HostBatch(made.make_runner, keys, hyper, runner)
-    else:
-        batch = Batch(made.make_runner, keys, hyper, batching)
-    plan = batch.plan()
+    try:
+        batch, runner, batching = assemble(made, batching)
+        total = iterations_of(config["total_steps"], runner.steps_per_iteration)
+        rounded = total * runner.steps_per_iteration
+        plan = batch.plan()
+    except (MemoryError, OverflowError) as error:
+        reason = (str(error).splitlines() or ["no memory"])[0]
+        raise Refusal(f"a size is too large ({reason}); lower runner.lanes, runner.rollout, or the sizes of the world or of the networks") from None
     memory.refuse_if_too_large(plan["peak"], len(members))
 
     reporter = Reporter(rounded, len(members), config["logger"]["console"])
@@ -140,6 +148,9 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
         finished = True
     finally:
         views.close(finished)
+    if config["profile"]:
+        seconds, what = batch.profile(remember.iteration - 1, total)
+        profile.report(directory.path, seconds, what)
     summary = results(directory.path, made.name, members, remember, loop.steps)
     directory.write_summary(summary)
     reporter.close()

@@ -14,24 +14,26 @@ from tests.runners.tiny import AGENTS, BONUSES, TINY, assert_equal, batch_of
 
 
 def split_equals_whole(overrides, batching, folder):
+    """Also used by test_host.py, for worlds that live elsewhere."""
     batch, total = batch_of([*overrides, "seeds=2"], batching)
     half = total // 2
     batch.start()
     batch.run(0, half, total)
-    checkpoint.save(folder, half, batch.snapshot(), {"iteration": half}, keep=2)
+    checkpoint.save(folder, half, batch.snapshot(), {"iteration": half}, 2, batch.host_snapshot())
     batch.run(half, half, total)
     whole = batch.snapshot()
 
     again, _ = batch_of([*overrides, "seeds=2"], batching)  # traced and compiled anew, as another process would
-    snapshot, remembered = checkpoint.load(folder / str(half), again.template())
+    snapshot, remembered, host = checkpoint.load(folder / str(half), again.template())
     assert remembered == {"iteration": half}
-    again.restore(snapshot)
+    again.restore(snapshot, host, half)
     again.run(half, half, total)
     assert_equal(again.snapshot(), whole)
-    fresh, _ = batch_of([*overrides, "seeds=2"], batching)
-    fresh.start()
-    fresh.run(0, total, total)  # in one call instead of two
-    assert_equal(fresh.snapshot(), whole)
+    batch.start()
+    batch.run(0, total, total)  # from the start, in one call instead of two
+    assert_equal(batch.snapshot(), whole)
+    batch.close()
+    again.close()
 
 
 @pytest.mark.parametrize("batching", ["vmap", "shard", "map"])
@@ -95,13 +97,13 @@ def test_a_changed_number_is_noticed(saved, tmp_path):
 
 def test_checkpoint_of_another_program_is_refused(saved):
     folder, _ = saved
-    other, _ = batch_of([*TINY, "agent.hidden=[9]", "seeds=2"], "vmap")
+    other, _ = batch_of([*(o for o in TINY if "hidden" not in o), "agent.hidden=[9]", "seeds=2"], "vmap")
     with pytest.raises(Refusal, match="another program"):
         checkpoint.load(folder / "1", other.template())
 
 
 def test_round_trip_keeps_every_dtype(saved):
     folder, batch = saved
-    snapshot, _ = checkpoint.load(folder / "1", batch.template())
+    snapshot, _, _ = checkpoint.load(folder / "1", batch.template())
     assert_equal(snapshot, batch.snapshot())
     assert {str(np.asarray(x).dtype) for x in jax.tree.leaves(snapshot)} >= {"float32", "int32", "uint32", "bool"}

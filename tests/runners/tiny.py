@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from runners.batching import Batch
 from runners.compose import compose
 from runners.experiment import experiment
+from runners.host_batch import HostBatch
+from runners.train import assemble
 
 TINY = ["env.size=4", "runner.lanes=4", "runner.rollout=8", "agent.hidden=[8]", "agent.minibatches=2", "agent.epochs=2", "total_steps=256"]
 AGENTS = {
@@ -24,12 +25,9 @@ BONUSES = {
 }
 
 
-def batch_of(overrides: list[str], batching: str) -> tuple[Batch, int]:
+def batch_of(overrides: list[str], batching: str) -> tuple[Batch | HostBatch, int]:
     """(compiled batch without states, iterations)."""
-    made = experiment(compose(overrides))
-    keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in made.members])
-    hyper = {path: [member.hyper[path] for member in made.members] for path in made.members[0].hyper}
-    batch = Batch(made.make_runner, keys, hyper, batching)
+    batch, _, _ = assemble(experiment(compose(overrides)), batching)
     batch.plan()
     batch.compile()
     return batch, 8

@@ -1,0 +1,127 @@
+"""Runs in worlds that live on the host: exact resume, members, overlap, truncation, evaluation."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from envs.builder import Refusal
+from runners.compose import compose
+from runners.experiment import experiment
+from runners.train import assemble
+from tests.runners.test_resume import split_equals_whole
+from tests.runners.tiny import BONUSES, batch_of
+
+HOST = ["env=gymnasium", "runner.lanes=2", "runner.rollout=8", "agent.hidden=[8]", "agent.minibatches=2", "agent.epochs=2", "total_steps=128"]
+WORLDS = {
+    "cartpole": [*HOST, "env.id=CartPole-v1"],
+    "mujoco": [*HOST, "env.id=HalfCheetah-v5"],
+    "minigrid": [*HOST, "env.id=MiniGrid-DoorKey-5x5-v0"],
+    "workers": [*HOST, "env.id=CartPole-v1", "env.workers=2"],
+}
+LAST = [*HOST, "env.id=tests.envs.last_matters:LastMatters-v0"]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("world", "bonus", "overlap"),
+    [("cartpole", "none", "false"), ("cartpole", "rnd", "true"), ("mujoco", "rnd", "true"), ("minigrid", "counts", "false"), ("workers", "none", "true")],
+)
+def test_resume_is_exact_on_the_host(world, bonus, overlap, tmp_path):
+    split_equals_whole([*WORLDS[world], *BONUSES[bonus], f"runner.overlap={overlap}"], "vmap", tmp_path)
+
+
+@pytest.mark.medium
+def test_resume_is_exact_with_memories_and_shown_statistics(tmp_path):
+    augmented = ["exploration=custom", "exploration._target_=exploration.combinators.augment"]
+    nested = "+exploration.bonus={_target_: exploration.e3b.e3b, embedding: 4, hidden: [8], minibatches: 2}"
+    split_equals_whole([*WORLDS["cartpole"], *augmented, nested, "agent.recurrent=4"], "vmap", tmp_path)
+
+
+@pytest.mark.medium
+def test_the_rollout_holds_true_successors_and_kinds_of_ends():
+    """What the learner is given, seen through overlap's waiting rollout."""
+    batch, _ = batch_of([*LAST, "exploration=none", "runner.overlap=true", "seeds=1"], "vmap")
+    batch.start()
+    batch.run(0, 1, 8)
+    steps = batch.snapshot()[0].waiting.steps
+    count = np.arange(1, 9)
+    np.testing.assert_array_equal(steps.next_obs[0, :, 0, 1], (count - 1) % 3 + 1)
+    np.testing.assert_array_equal(steps.obs[0, :, 0, 1], (count - 1) % 3)
+    np.testing.assert_array_equal(steps.first[0, :, 0], (count - 1) % 3 == 0)
+    assert steps.terminated[0, :, 0].tolist() == [False, False, True] + [False] * 5
+    assert steps.truncated[0, :, 0].tolist() == [False] * 5 + [True, False, False]
+    np.testing.assert_array_equal(steps.info["episode_length"][0, :, 0], (count - 1) % 3 + 1)
+    batch.close()
+
+
+@pytest.mark.medium
+def test_a_member_is_what_it_would_be_alone():
+    """Two seeds side by side: the worlds of each are those of a single run, and what is learnt agrees within rounding."""
+    both, total = batch_of([*WORLDS["cartpole"], "exploration=counts", "seeds=2"], "vmap")
+    alone, _ = batch_of([*WORLDS["cartpole"], "exploration=counts", "seeds=[1]"], "vmap")
+    for batch in (both, alone):
+        batch.start()
+        batch.run(0, 2, total)
+    a, b = both.snapshot()[0], alone.snapshot()[0]
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x[1], y[0], rtol=1e-3, atol=1e-4)
+    both.close(), alone.close()
+
+
+@pytest.mark.medium
+def test_overlap_acts_with_the_policy_of_one_rollout_before():
+    one_step = [*(o for o in WORLDS["cartpole"] if not o.startswith(("agent.minibatches", "agent.epochs"))), "exploration=none", "seeds=1"]
+    one_step += ["agent.minibatches=1", "agent.epochs=1", "agent.learning_rate_schedule=constant"]  # the same whatever the key and the clock
+    plain, total = batch_of(one_step, "vmap")
+    lagged, _ = batch_of([*one_step, "runner.overlap=true"], "vmap")
+    for batch in (plain, lagged):
+        batch.start()
+    same = [jax.tree.map(np.array, batch.snapshot()[0].agent.params) for batch in (plain, lagged)]
+    jax.tree.map(np.testing.assert_array_equal, *same)
+    lagged.run(0, 1, total)  # collects, and learns nothing yet
+    jax.tree.map(np.testing.assert_array_equal, lagged.snapshot()[0].agent.params, same[0])
+    lagged.run(1, 1, total)
+    plain.run(0, 1, total)
+    for x, y in zip(jax.tree.leaves(lagged.snapshot()[0].agent.params), jax.tree.leaves(plain.snapshot()[0].agent.params), strict=True):
+        assert not np.array_equal(x, same[0])
+        np.testing.assert_allclose(x, y, atol=1e-6)
+    plain.close(), lagged.close()
+
+
+@pytest.mark.medium
+def test_evaluation_is_in_worlds_of_its_own_and_changes_nothing():
+    batch, _ = batch_of([*WORLDS["cartpole"], "exploration=none", "seeds=2"], "vmap")
+    batch.start()
+    batch.run(0, 1, 8)
+    before, keys = batch.snapshot(), jax.random.split(jax.random.PRNGKey(0), 2)
+    found = batch.evaluate(keys)
+    assert all(8 <= f["evaluation/length"] == f["evaluation/return"] for f in found) and found == batch.evaluate(keys)
+    assert batch.evaluate(jax.random.split(jax.random.PRNGKey(1), 2)) != found
+    jax.tree.map(np.testing.assert_array_equal, batch.snapshot()[0], before[0])
+    batch.close()
+
+
+@pytest.mark.medium
+def test_worlds_without_snapshots_start_new_episodes_after_a_resume():
+    overrides = [*HOST, "env.id=tests.envs.last_matters:Unpicklable-v0", "exploration=none", "seeds=1"]
+    batch, total = batch_of(overrides, "vmap")
+    batch.start()
+    batch.run(0, 1, total)
+    assert batch.host_snapshot() is None
+    snapshot = batch.snapshot()
+    batch.close()
+    again, _ = batch_of(overrides, "vmap")
+    again.restore(snapshot, None, 1)
+    lanes = again.snapshot()[0].lanes
+    assert lanes.first.all() and not lanes.episode_length.any() and (lanes.obs[..., 1] == 0).all()
+    again.run(1, 1, total)
+    again.close()
+
+
+@pytest.mark.parametrize("batching", ["map", "shard"])
+def test_other_batchings_are_refused(batching):
+    made = experiment(compose([*WORLDS["cartpole"], f"batching={batching}"]))
+    with pytest.raises(Refusal, match="batching=vmap"):
+        assemble(made, batching)
