@@ -114,11 +114,20 @@ def what_is_not_needed_is_not_read(subject: Subject) -> str:
     known = {*Transition._fields, *(f"info.{name}" for name in steps.info)} - {"info", "annotations"}
     require(needs <= known, f"it declares to need {sorted(needs - known)}, which no step of {subject.spec.name!r} has; steps have {sorted(known)}")
     check_needs(subject.bonus, subject.spec, "laws")
-    spoilt = {name: garbage(getattr(steps, name)) for name in known if not name.startswith("info.") and name not in needs}
-    info = {name: value if f"info.{name}" in needs else garbage(value) for name, value in steps.info.items()}
-    out = subject.again(subject.start, steps._replace(**spoilt, info=info))
-    reason = f"it reads a field that it does not declare (declared: {', '.join(sorted(needs)) or 'none'}): with others' values changed, "
-    assert_equal(out._replace(gradient=None), subject.out._replace(gradient=None), reason)
+
+    def compare(fields: set[str]) -> None:
+        spoilt = {name: garbage(getattr(steps, name)) for name in fields if not name.startswith("info.")}
+        info = {name: garbage(value) if f"info.{name}" in fields else value for name, value in steps.info.items()}
+        out = subject.again(subject.start, steps._replace(**spoilt, info=info))
+        reason = f"it reads {', '.join(sorted(fields))}, which info.needs and info.learns_from leave out: with other values there, "
+        assert_equal(out._replace(gradient=None), subject.out._replace(gradient=None), reason)
+
+    try:
+        compare(known - needs)
+    except AssertionError:
+        for field in sorted(known - needs):  # which of them is it?
+            compare({field})
+        raise
     return f"reads {', '.join(sorted(needs)) or 'nothing'} only"
 
 

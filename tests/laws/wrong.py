@@ -199,7 +199,7 @@ WRONG: dict[str, Wrong] = {
         "scored from the state of before the steps",
         changed(visits, score=lambda *_: lambda s, t: t.annotations["paid"] + s.mean()),
     ),
-    "an undeclared need": Wrong("what is not needed is not read", "a field that it does not declare", changed(visits, observe=rewarded)),
+    "an undeclared need": Wrong("what is not needed is not read", "it reads reward, which info.needs", changed(visits, observe=rewarded)),
     "learnt from, but scored": Wrong(
         "a score reads what it needs only", "score reads ['next_obs']", changed(surprise, {"needs": (), "learns_from": ("next_obs",)})
     ),
