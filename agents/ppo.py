@@ -41,7 +41,7 @@ class PPOState(NamedTuple):
     hidden=Sizes(),
     activation=Choice(("tanh", "relu", "leaky_relu", "silu", "elu")),
     encoder=Choice(("auto", "mlp", "cnn", "grid")),
-    recurrent=Integer(0),
+    recurrent=Integer(0, 2**16),
     learning_rate=POSITIVE,
     learning_rate_schedule=Choice(tuple(SCHEDULES)),
     epochs=Integer(1),

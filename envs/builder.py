@@ -85,15 +85,15 @@ class Choice(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """A list of positive whole numbers (layer widths); static."""
+    """A list of layer widths; static."""
 
     traceable = False
 
     def accepts(self, value: Any) -> bool:
-        return isinstance(value, (list, tuple)) and all(Integer(1).accepts(v) for v in value)
+        return isinstance(value, (list, tuple)) and all(Integer(1, 2**20).accepts(v) for v in value)
 
     def describe(self) -> str:
-        return "a list of positive whole numbers, as [64,64]"
+        return f"a list of whole numbers in [1, {2**20}], as [64,64]"
 
 
 class Optional(NamedTuple):
@@ -211,7 +211,8 @@ def locate(path: str, at: str = "_target_") -> Callable:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise Refusal(f"{at}={path}: there is no module {error.name!r}; is its package installed in this environment?") from None
+            where = "is its package installed in this environment? if it lies in this directory, type PYTHONPATH=. before the command"
+            raise Refusal(f"{at}={path}: there is no module {error.name!r}; {where}") from None
         raise Refusal(f"{at}={path}: importing it needs the package {error.name!r}, which is not installed{extra_hint(error.name)}") from None
     except Exception as error:  # whatever the code of a module raises
         look = f"python -c 'import {module_name}' shows where"

@@ -54,7 +54,7 @@ def optimal_return(size: int, stochastic: bool = False, move_cost: float = 0.01)
     return (1 - 1 / size if stochastic else 1.0) ** (size - 1) - move_cost
 
 
-@options(size=Integer(2), stochastic=FLAG, mapping_seed=Integer(0, 2**32 - 1), randomize_actions=FLAG, move_cost=NON_NEGATIVE)
+@options(size=Integer(2, 4096), stochastic=FLAG, mapping_seed=Integer(0, 2**32 - 1), randomize_actions=FLAG, move_cost=NON_NEGATIVE)
 def deep_sea(
     *, size: int = 20, stochastic: bool = False, mapping_seed: int = 42, randomize_actions: bool = True, move_cost: float = 0.01
 ) -> Environment:

@@ -40,7 +40,7 @@ class NoisyTVState(NamedTuple):
     numbers: jax.Array  # f32[K] in [0, 1); what the TV shows
 
 
-@options(sticky_actions=FRACTION, noisy_tv=Integer(0))
+@options(sticky_actions=FRACTION, noisy_tv=Integer(0, 2**16))
 def wrapped(
     env: Environment | HostEnvironment, *, sticky_actions: float | jax.Array = 0.0, noisy_tv: int = 0
 ) -> Environment | HostEnvironment:
