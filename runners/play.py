@@ -9,17 +9,19 @@ are shown by their observations. The video goes to RUN/videos/, as mp4 (ffmpeg c
 from __future__ import annotations
 
 import os
-import warnings
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from envs.base import HostLanes, Transition
-from envs.builder import Integer, Refusal, closest
+from envs.builder import Failure, Integer, Refusal, closest
 from runners.base import Arrived, HostRunner, Runner
 from runners.batching import AXIS
 from runners.policies import Played, read
@@ -166,14 +168,20 @@ def enlarged(picture: np.ndarray) -> np.ndarray:
 
 
 def write(out: Path, pictures: list[np.ndarray], fps: int) -> None:
-    import imageio
-
+    """A video of pictures uint8 [height, width, 3] of even sides, by the suffix of ``out``."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".draft-{out.name}")
-    more = {"macro_block_size": 2} if out.suffix == ".mp4" else {"loop": 0}
-    with warnings.catch_warnings():  # ffmpeg is forked and executed at once, which is safe beside jax's threads
-        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-        imageio.mimwrite(draft, pictures, fps=fps, **more)
+    if out.suffix == ".gif":
+        first, *rest = [Image.fromarray(picture) for picture in pictures]
+        first.save(draft, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+    else:
+        height, width = pictures[0].shape[:2]
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+        encode = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(draft)]
+        frames = np.stack(pictures).tobytes()
+        done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *raw, *encode], input=frames, capture_output=True)
+        if done.returncode:
+            raise Failure(f"{out} could not be written: ffmpeg says {done.stderr.decode(errors='replace').strip().splitlines()[-1:]}")
     draft.replace(out)
 
 
