@@ -17,14 +17,14 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands play RUN                  a video of the trained policy
   scripts/farlands resume RUN                go on with a run that was stopped
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
-  scripts/farlands list [KIND]               agents, envs, exploration, runners, experiments, runs
+  scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, runs
   scripts/farlands report RUN...             one HTML page and figures of one or more runs
 
   scripts/farlands train exploration=rnd env=xminigrid seeds=4 total_steps=1_000_000
   scripts/farlands train vmap.exploration.scale=[0.1,1]     several values in one compiled program
 
 Choices and their defaults are the files under configs/; 'train --help' lists them."""
-KINDS = {"agents": "agent", "envs": "env", "exploration": "exploration", "runners": "runner", "experiments": "experiment"}
+KINDS = {"agents": "agent", "envs": "env", "exploration": "exploration", "runners": "runner", "loggers": "logger", "experiments": "experiment"}
 
 
 def main() -> None:
