@@ -39,8 +39,8 @@ MINIGRID_CODES = np.uint8([10, 5, 3])  # largest code of object, colour, state (
 )
 def gymnasium(
     *,
-    id: str,
-    arguments: Mapping[str, Any] | None = None,
+    id: str = "CartPole-v1",
+    arguments: Mapping[str, Any] = {},  # noqa: B006 (never changed; the default that the configuration file has)
     wrappers: Sequence[Mapping[str, Any]] = (),
     workers: int = 0,
     text_size: int = 0,
@@ -63,7 +63,7 @@ def gymnasium(
 
     def assembled(more: Sequence[Callable]) -> HostEnvironment:
         def make(render: bool = False) -> library.Env:
-            env = library.make(id, disable_env_checker=True, **{**(arguments or {}), **({"render_mode": "rgb_array"} if render else {})})
+            env = library.make(id, disable_env_checker=True, **{**arguments, **({"render_mode": "rgb_array"} if render else {})})
             for wrapper in (*chosen, *more):
                 env = wrapper(env)
             return env

@@ -38,6 +38,18 @@ WORLDS: dict[str, Entry] = {
 }
 
 
+HOST_WORLDS: dict[str, Entry] = {
+    "gymnasium": entry("envs.gymnasium.gymnasium", id="CartPole-v1"),
+    "gymnasium/mujoco": entry("envs.gymnasium.gymnasium", id="HalfCheetah-v5", info=["x_velocity"]),
+    "gymnasium/minigrid": entry("envs.gymnasium.gymnasium", id="MiniGrid-DoorKey-5x5-v0"),
+    "gymnasium/babyai": entry("envs.gymnasium.gymnasium", id="BabyAI-GoToObj-v0", text_size=16),
+    "gymnasium/workers": entry("envs.gymnasium.gymnasium", id="FrozenLake-v1", workers=2),
+    "gymnasium/sticky": entry("envs.gymnasium.gymnasium", id="CartPole-v1", sticky_actions=0.5),
+    "gymnasium/noisy_tv": entry("envs.gymnasium.gymnasium", id="CartPole-v1", noisy_tv=2),
+    "atari": entry("envs.atari.atari", game="breakout"),
+}
+
+
 # --- agents ------------------------------------------------------------------------------------------------------------
 
 AUGMENTED = spaces.Dict({"obs": CODES, "features": spaces.Box(0.0, 1.0, (6,), np.float32)})
@@ -193,7 +205,7 @@ RUNNERS: dict[str, RunnerCase] = {
     ),
 }
 
-TABLES: dict[str, dict[str, Any]] = {"env": WORLDS, "agent": AGENTS, "exploration": BONUSES, "runner": RUNNERS}
+TABLES: dict[str, dict[str, Any]] = {"env": WORLDS | HOST_WORLDS, "agent": AGENTS, "exploration": BONUSES, "runner": RUNNERS}
 
 
 def entry_of(row: Any) -> Entry:
