@@ -91,8 +91,8 @@ def load(path: Path, template: Any) -> tuple[Any, dict[str, Any], bytes | None]:
     found = [(row["name"], row["shape"], row["dtype"]) for row in table]
     if wanted != found:
         odd = next((w, f) for w, f in zip_longest(wanted, found) if w != f)
-        what = f"it has {odd[1]} where this one has {odd[0]}"
-        raise Refusal(f"{path} was written by another program: {what}; start over with overwrite=true, or use that version")
+        here, there = (f"{part[0]} {part[2]}{part[1]}" if part else "nothing" for part in odd)
+        raise Refusal(f"{path} was written by another program: it has {there} where this one has {here}; start over with overwrite=true, or use that version")
     shapes = {f"{i:05d}": jax.ShapeDtypeStruct(tuple(row["shape"]), np.dtype(row["dtype"])) for i, row in enumerate(table)}
     try:
         with ocp.StandardCheckpointer() as checkpointer:

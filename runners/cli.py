@@ -112,7 +112,10 @@ def list_runs() -> None:
         summary = run / "summary.json"
         newest = max((int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit()), default=0)
         if summary.exists():
-            state = f"finished, {json.loads(summary.read_text())['steps']:,} steps"
+            try:
+                state = f"finished, {json.loads(summary.read_text())['steps']:,} steps"
+            except (OSError, ValueError, KeyError, TypeError):
+                state = "its summary.json is damaged"
         else:
             state = f"stopped, checkpoint at iteration {newest}" if newest else "no checkpoint yet"
         print(f"  {run}  {state}")

@@ -59,6 +59,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: Path, config: Mapping[str, Any], overwrite: bool) -> RunDirectory:
         """Open or make the directory for ``config``; refuse one that belongs to another configuration or process."""
+        refuse_unusable(path, config, overwrite)
         directory = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -73,11 +74,7 @@ class RunDirectory:
             for item in path.iterdir():
                 if item.name != ".lock":
                     shutil.rmtree(item) if item.is_dir() else item.unlink()
-        if (path / "config.yaml").exists():
-            refuse_another_configuration(path, config)
-        elif any(item.name != ".lock" for item in path.iterdir()):
-            raise Refusal(f"{path} is not empty and is not a run; choose another run_dir")
-        else:
+        if not (path / "config.yaml").exists():
             write_atomically(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         return directory
 
@@ -92,7 +89,11 @@ class RunDirectory:
     def write_manifest(self, plan: Mapping[str, Any]) -> None:
         """Where and with what the run is made; every start of the process adds an entry."""
         path = self.path / "manifest.json"
-        history = json.loads(path.read_text())["starts"] if path.exists() else []
+        try:
+            history = list(json.loads(path.read_text())["starts"]) if path.exists() else []
+        except (ValueError, KeyError, TypeError):
+            path.rename(path.with_suffix(".damaged"))
+            history = []
         entry = {"command": sys.argv, "machine": platform.node(), "platform": platform.platform(), "python": platform.python_version()}
         entry |= {"versions": versions(), "commit": commit(), "plan": dict(plan)}
         write_atomically(path, json.dumps({"starts": [*history, entry]}, indent=1))
@@ -116,20 +117,50 @@ class RunDirectory:
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a run. Raises Refusal for a folder without one, and for one that is not a run's."""
     try:
         config = yaml.safe_load((path / "config.yaml").read_text())
-        assert isinstance(config, dict)
-        return config
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise Refusal(f"{path} is not a run: it has no config.yaml; '{COMMAND} list runs' shows those in runs/") from None
-    except (OSError, AssertionError, yaml.YAMLError) as error:
-        raise Refusal(f"{path}/config.yaml cannot be read: {str(error).splitlines()[0] if str(error) else 'not a configuration'}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refusal(f"{path}/config.yaml cannot be read: {' '.join(str(error).split())[:200]}") from None
+    lacking = [part for part in ("env", "agent", "exploration", "runner") if not isinstance(config, dict) or part not in config]
+    if lacking:
+        raise Refusal(f"{path}/config.yaml is not the configuration of a run: it has no {lacking[0]}")
+    return config
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """The results of a finished run; None while it is not finished."""
+    """The results of a finished run; None while it is not finished. Raises Refusal when the file is damaged."""
     file = path / "summary.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    try:
+        summary = json.loads(file.read_text()) if file.is_file() else None
+        if summary is not None and not isinstance(summary, dict):
+            raise ValueError("not an object")
+        return summary
+    except OSError:
+        return None
+    except ValueError as error:
+        raise Refusal(f"{file} is damaged ({error}); delete it, and '{COMMAND} resume {path}' writes it anew from the last checkpoint") from None
+
+
+def refuse_unusable(path: Path, config: Mapping[str, Any], overwrite: bool) -> None:
+    """Refuse a place that cannot become, or is not, the directory of this run; changes nothing there."""
+    try:
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise Refusal(f"run_dir={path}: {there} is a file; choose another with run_dir=...")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise Refusal(f"run_dir={path}: {there} cannot be written; choose another with run_dir=...")
+        filled = there == path and any(item.name != ".lock" for item in path.iterdir())
+        if filled and not (path / "config.yaml").exists():
+            raise Refusal(f"{path} is not empty and is not a run; choose another run_dir")
+    except OSError as error:
+        raise Refusal(f"run_dir={str(path)[:100]}: {error.strerror}; choose another with run_dir=...") from None
+    if filled and overwrite:
+        read_config(path)  # only a run is ever deleted
+    elif filled:
+        refuse_another_configuration(path, config)
 
 
 def refuse_another_configuration(path: Path, config: Mapping[str, Any]) -> None:
@@ -141,14 +172,16 @@ def refuse_another_configuration(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a half-written one at the end."""
+    """The lines of metrics.jsonl, without those that are no rows: a half-written one at the end, or damage."""
     rows = []
     file = path / "metrics.jsonl"
-    for line in file.read_text().splitlines() if file.exists() else []:
+    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
-            break
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
     return rows
 
 

@@ -24,7 +24,7 @@ from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.host_batch import HostBatch, refuse_batching
 from runners.loop import Loop, Remember
 from runners.progress import Reporter
-from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, versions
+from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, refuse_unusable, versions
 from runners.table import headline, results, show
 from runners.views import Views, refuse_missing
 
@@ -45,6 +45,7 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
             show(f"{path} is finished already; overwrite=true runs it again", finished)
         views_of(made, path, say=lambda line: print(line, file=sys.stderr)).close(finished=True)  # one may have been asked for since
         return finished
+    refuse_unusable(path, made.config, overwrite)
     prepared = prepare(made, batching, path)  # everything that can be refused is refused before the directory exists
     directory = RunDirectory.open(path, made.config, overwrite)
     try:
@@ -167,11 +168,18 @@ def resume_or_start(batch: Batch | HostBatch, directory: RunDirectory, reporter:
         except checkpoint.Damaged as error:
             reporter.say(f"damaged checkpoint skipped: {error}")
             continue
+        try:
+            remember = Remember(**remembered)
+        except TypeError as error:
+            place = directory.checkpoints / str(iteration)
+            raise Refusal(f"{place} was written by another version ({error}); use that one, or start over with overwrite=true") from None
         batch.restore(snapshot, host, iteration)
         done = iteration * per_iteration
         directory.truncate_metrics(lambda row, done=done: row["step"] <= done)
         reporter.say(f"resumed at step {done:,}")
-        return Remember(**remembered)
+        return remember
+    if checkpoint.list_iterations(directory.checkpoints):
+        reporter.say("no checkpoint is undamaged: starting over")
     batch.start()
     directory.truncate_metrics(lambda row: False)
     return Remember()

@@ -86,7 +86,9 @@ def test_a_run_leaves_what_it_promises_and_is_found_again(tmp_path):
     result = json.loads(first.stdout.strip().splitlines()[-1])
     run = tmp_path / result["run_dir"]
     assert result["members"] == 2 and "memory about" in first.stderr
-    assert {p.name for p in run.iterdir()} == {".lock", "config.yaml", "manifest.json", "metrics.jsonl", "summary.json", "checkpoints"}
+    assert {p.name for p in run.iterdir()} == {
+        ".lock", "config.yaml", "manifest.json", "metrics.jsonl", "summary.json", "checkpoints", "policies", "visits.npz"
+    }  # fmt: skip
     rows = read_metrics(run)
     assert [(row["step"], row["seed"]) for row in rows] == [(s, m) for s in (64, 128, 192, 256) for m in (0, 1)]
     manifest = json.loads((run / "manifest.json").read_text())["starts"]
