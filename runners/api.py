@@ -69,6 +69,8 @@ def policy(run: Path | str, member: int = 0, which: str = "best") -> Policy:
 def prepared(config: dict[str, Any]) -> str:
     """The resolved batching; sets jax's flags if jax is not there yet."""
     batching, cores = devices.resolve_batching(str(config.get("batching")), members(config))
+    if (config.get("runner") or {}).get("overlap") is True:  # learning needs a device of its own
+        cores = max(cores, 2)
     if "jax" not in sys.modules:
         devices.prepare(cores)
     elif batching == "shard":

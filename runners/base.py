@@ -67,9 +67,9 @@ class HostRunner(NamedTuple):
     init: Callable[[Key, PyTree], PyTree]  # (key, obs [N] as they arrive) -> state
     warm: Callable[[PyTree, Key, Arrived], PyTree] | None  # (state, key, arrived of random actions) -> state
     warmup: int  # random steps per lane before training, for ``warm``
-    learn: Callable[[PyTree, Clock], PyTree] | None  # (state, clock) -> what was learnt from the rollout before
+    learn: Callable | None  # (state.agent, state.waiting, state.key, clock) -> what was learnt from the rollout that waited
     begin: Callable[[PyTree, Clock], tuple[PyTree, jax.Array]]  # (state, clock) -> (play, actions [N])
-    advance: Callable  # (state.agent, play, t, Arrived, state.key, clock) -> (play, actions [N])
+    advance: Callable  # (state.agent, play, t, Arrived) -> (play, actions [N])
     finish: Callable  # (state, play, Arrived, learnt or None, clock) -> (state, metrics)
     start: Callable[[PyTree, Key, PyTree], tuple[PyTree, jax.Array]]  # (Acting, key, obs [N]) -> (carry, actions [N]): to be watched
     watch: Callable  # (Acting, carry, key, Arrived) -> (carry, actions [N], transition [N])

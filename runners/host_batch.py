@@ -1,7 +1,8 @@
 """All members of a run whose worlds live on the host: the counterpart of ``runners/batching.py``'s ``Batch``, with the same functions.
 
 The worlds of all members are opened together and stepped together, [members x lanes]; the pieces of ``HostRunner`` are compiled once each,
-vmapped over members. Learning that overlaps with stepping is dispatched before the first step and awaited after the last one.
+vmapped over members. Learning that overlaps with stepping is dispatched before the first step and awaited after the last one, on the
+last local device.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class HostBatch:
         self._keys = keys
         self._hyper = {name: jnp.asarray(values, jnp.float32) for name, values in hyper.items()}
         self._make = make_runner
+        # a device runs one program at a time: to learn while another acts, learning needs a device of its own (of a CPU, a core)
+        self._home, self._learner = jax.local_devices()[0], jax.local_devices()[-1]
+        self._hyper_elsewhere = jax.device_put(self._hyper, self._learner)
         self._worlds: HostLanes | None = None
         self._watched: HostLanes | None = None
         self._compiled: dict[str, Any] = {}
@@ -74,19 +78,25 @@ class HostBatch:
         begin = self._vmapped("begin", (0, None))
         play, _ = jax.eval_shape(begin, states, clock, self._hyper)
         self._traced["begin"] = jax.jit(begin).trace(states, clock, self._hyper)
-        learn = self._vmapped("learn", (0, None)) if self.runner.learn else None
-        learnt = jax.eval_shape(learn, states, clock, self._hyper) if learn else None
-        if learn:
-            self._traced["learn"] = jax.jit(learn).trace(states, clock, self._hyper)
+        learnt = None
+        if self.runner.learn:
+            learn, inputs = self._vmapped("learn", (0, 0, 0, None)), self._elsewhere((states.agent, states.waiting, states.key))
+            learnt = jax.eval_shape(learn, *inputs, clock, self._hyper)
+            self._traced["learn"] = jax.jit(learn).trace(*inputs, clock, self._hyper_elsewhere)
         if self.runner.steps > 1:
-            advance = self._vmapped("advance", (0, 0, None, 0, 0, None))
-            self._traced["advance"] = jax.jit(advance, donate_argnums=(1,)).trace(states.agent, play, number, arrived, states.key, clock, self._hyper)
+            advance = self._vmapped("advance", (0, 0, None, 0))
+            self._traced["advance"] = jax.jit(advance, donate_argnums=(1,)).trace(states.agent, play, number, arrived, self._hyper)
         _, metrics = jax.eval_shape(self._vmapped("finish", (0, 0, 0, 0, None)), states, play, arrived, learnt, clock, self._hyper)
         self._template = states, metrics
         traced = jax.jit(finish, donate_argnums=(0, 1)).trace(states, metrics, play, arrived, learnt, clock, self._hyper)
         self._traced["finish"] = traced
         state = memory.tree_bytes(states)
         return {"state": state, "peak": max(state, memory.peak_bytes(traced.jaxpr.jaxpr))}
+
+    def _elsewhere(self, shapes: PyTree) -> PyTree:
+        """The shapes, on the device that learns."""
+        place = jax.sharding.SingleDeviceSharding(self._learner)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
 
     def _template_obs(self) -> PyTree:
         """Shapes of observations as they arrive, [M, N, ...]: those of one opened world."""
@@ -155,12 +165,15 @@ class HostBatch:
         worlds = self._open()
         for iteration in range(start, start + count):
             clock = Clock(np.int32(iteration), np.float32(iteration) / np.float32(total))
-            learnt = self._compiled["learn"](self._states, clock, self._hyper) if self.runner.learn else None
-            agent, keys = self._states.agent, self._states.key
+            learnt, agent = None, self._states.agent
+            if self.runner.learn:
+                inputs = jax.device_put((agent, self._states.waiting, self._states.key), self._learner)
+                learnt = self._compiled["learn"](*inputs, clock, self._hyper_elsewhere)
             play, actions = self._compiled["begin"](self._states, clock, self._hyper)
             for t in range(self.runner.steps - 1):
-                play, actions = self._compiled["advance"](agent, play, np.int32(t), self._step(worlds, actions), keys, clock, self._hyper)
+                play, actions = self._compiled["advance"](agent, play, np.int32(t), self._step(worlds, actions), self._hyper)
             arrived, begin = self._step(worlds, actions), time.perf_counter()
+            learnt = jax.device_put(learnt, self._home)
             self._states, self._accumulator, self._sound = self._compiled["finish"](
                 self._states, self._accumulator, play, arrived, learnt, clock, self._hyper
             )

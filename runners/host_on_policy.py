@@ -39,6 +39,7 @@ class Play(NamedTuple):
     action: jax.Array
     extras: PyTree
     rows: Any  # (Transition, extras), both [T, N, ...]; written up to here
+    keys: jax.Array  # uint32[T, 2, 2]; for observing step t, and for acting after it
 
 
 def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollout: int, evaluation_mode: str, overlap: bool) -> HostRunner:
@@ -79,10 +80,10 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         return state._replace(lanes=now, bonus=bonus.reset(bonus_state, made.done))
 
     def begin(state, clock):
-        key = jax.random.fold_in(keys(state.key, clock)[0], rollout)
-        memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, state.lanes, key, "explore")
+        step_keys = jax.random.split(keys(state.key, clock)[0], (rollout, 2))  # of observing and acting in every step, made at once
+        memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, state.lanes, step_keys[-1, 1], "explore")
         rows = jax.tree.map(lambda x: jnp.zeros((rollout, *x.shape), x.dtype), row_shapes(state, saw, action, extras))
-        return Play(state.lanes, memory, state.bonus, saw, action, extras, rows), action
+        return Play(state.lanes, memory, state.bonus, saw, action, extras, rows, step_keys), action
 
     def example(obs: PyTree) -> Arrived:
         """Shapes of what arrives, in the form that ``decode`` gives."""
@@ -109,25 +110,24 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
 
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(whole))
 
-    def settle(play: Play, t, arrived: Arrived, key) -> Play:
+    def settle(play: Play, t, arrived: Arrived) -> Play:
         """Write step t."""
         now, made = arrive(play.lanes, play.action, arrived)
-        bonus_state, made = pieces.observed(play.bonus, key, made, play.saw)
+        bonus_state, made = pieces.observed(play.bonus, play.keys[t, 0], made, play.saw)
         rows = jax.tree.map(lambda all_rows, row: jax.lax.dynamic_update_index_in_dim(all_rows, row, t, 0), play.rows, (made, play.extras))
         return play._replace(lanes=now, bonus=bonus_state, rows=rows)
 
-    def advance(agent_state, play: Play, t, arrived, key, clock):
-        observe_key, act_key = jax.random.split(jax.random.fold_in(keys(key, clock)[0], t))
-        play = settle(play, t, arrived, observe_key)
-        memory, saw, action, extras = choose(agent_state, play.memory, play.bonus, play.lanes, act_key, "explore")
+    def advance(agent_state, play: Play, t, arrived):
+        play = settle(play, t, arrived)
+        memory, saw, action, extras = choose(agent_state, play.memory, play.bonus, play.lanes, play.keys[t, 1], "explore")
         return play._replace(memory=memory, saw=saw, action=action, extras=extras), action
 
-    def learn(state, clock):
-        return pieces.learn(state.agent, keys(state.key, clock)[1], (state.waiting, clock.progress))
+    def learn(agent_state, waiting, key, clock):
+        return pieces.learn(agent_state, keys(key, clock)[1], (waiting, clock.progress))
 
     def finish(state, play: Play, arrived, learnt, clock):
-        rollout_key, learn_key, update_key = keys(state.key, clock)
-        play = settle(play, rollout - 1, arrived, jax.random.fold_in(rollout_key, rollout - 1))
+        _, learn_key, update_key = keys(state.key, clock)
+        play = settle(play, rollout - 1, arrived)
         last_obs = pieces.seen(play.bonus, play.lanes.obs)
         batch = Rollout(*play.rows, state.memory, play.memory, last_obs, play.lanes.first)
         bonus_state, assessed, reward_metrics = pieces.assess(play.bonus, batch)
