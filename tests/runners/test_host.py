@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -13,12 +19,14 @@ from runners.train import assemble
 from tests.runners.test_resume import split_equals_whole
 from tests.runners.tiny import BONUSES, batch_of
 
+ROOT = Path(__file__).resolve().parents[2]
 HOST = ["env=gymnasium", "runner.lanes=2", "runner.rollout=8", "agent.hidden=[8]", "agent.minibatches=2", "agent.epochs=2", "total_steps=128"]
 WORLDS = {
     "cartpole": [*HOST, "env.id=CartPole-v1"],
     "mujoco": [*HOST, "env.id=HalfCheetah-v5"],
     "minigrid": [*HOST, "env.id=MiniGrid-DoorKey-5x5-v0"],
     "workers": [*HOST, "env.id=CartPole-v1", "env.workers=2"],
+    "ale": [*HOST, "env.id=ALE/Breakout-v5", "+env.arguments.obs_type=ram"],
 }
 LAST = [*HOST, "env.id=tests.envs.last_matters:LastMatters-v0"]
 
@@ -26,7 +34,14 @@ LAST = [*HOST, "env.id=tests.envs.last_matters:LastMatters-v0"]
 @pytest.mark.medium
 @pytest.mark.parametrize(
     ("world", "bonus", "overlap"),
-    [("cartpole", "none", "false"), ("cartpole", "rnd", "true"), ("mujoco", "rnd", "true"), ("minigrid", "counts", "false"), ("workers", "none", "true")],
+    [
+        ("cartpole", "none", "false"),
+        ("cartpole", "rnd", "true"),
+        ("mujoco", "rnd", "true"),
+        ("minigrid", "counts", "false"),
+        ("workers", "none", "true"),
+        ("ale", "none", "false"),
+    ],
 )
 def test_resume_is_exact_on_the_host(world, bonus, overlap, tmp_path):
     split_equals_whole([*WORLDS[world], *BONUSES[bonus], f"runner.overlap={overlap}"], "vmap", tmp_path)
@@ -125,3 +140,58 @@ def test_other_batchings_are_refused(batching):
     made = experiment(compose([*WORLDS["cartpole"], f"batching={batching}"]))
     with pytest.raises(Refusal, match="batching=vmap"):
         assemble(made, batching)
+
+
+WORLD = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Corridor(gymnasium.Env):
+    observation_space, action_space = spaces.Box(0.0, 1.0, (1,), np.float64), spaces.Discrete(2)
+
+    def __init__(self, length=5):
+        self.length, self.place = length, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 0
+        return self.obs(), {}
+
+    def step(self, action):
+        self.place = max(0, self.place + (1 if action else -1))
+        there = self.place == self.length
+        return self.obs(), float(there), there, False, {}
+
+    def obs(self):
+        return np.array([self.place / self.length])
+
+
+gymnasium.register("Corridor-v0", entry_point=Corridor, max_episode_steps=30)
+"""
+BONUS = """
+import jax.numpy as jnp
+from exploration.base import BonusInfo, bonus
+
+
+def far(spec, *, power=1.0):
+    return bonus(score=lambda state, t: t.next_obs[..., 0] ** power, info=BonusInfo(needs=("next_obs",)))
+"""
+
+
+@pytest.mark.medium
+def test_a_users_own_world_and_bonus_run_from_the_command_line(tmp_path):
+    """A package beside the project: its world is registered when it is imported, its bonus is found by its path."""
+    package = tmp_path / "mylab"
+    package.mkdir()
+    (package / "__init__.py").write_text(WORLD)
+    (package / "bonus.py").write_text(BONUS)
+    own = ["env=gymnasium", "env.id=mylab:Corridor-v0", "+env.arguments.length=4", "exploration=custom", "exploration._target_=mylab.bonus.far"]
+    tiny = ["runner.lanes=4", "runner.rollout=16", "agent.hidden=[16]", "total_steps=2048", "seeds=1", "vmap.exploration.power=[1,2]"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-m", "runners.cli", "train", *own, *tiny], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert found["members"] == 2 and found["results"]["episode/best_return/median"] == 1.0
+    assert (tmp_path / found["run_dir"] / "policies" / "1-best.msgpack").exists()
