@@ -60,6 +60,7 @@ class Run(NamedTuple):
 
 
 SWEPT = ("env", "agent", "runner", "exploration")
+START = {"command": list, "versions": Mapping, "plan": Mapping}
 
 
 def read_run(path: Path) -> Run:
@@ -72,12 +73,27 @@ def read_run(path: Path) -> Run:
         if not (path / "metrics.jsonl").exists():
             raise
         problems.append(str(error))
+    config = fitting(config, dict.fromkeys(SWEPT, Mapping), path / "config.yaml", problems)
     rows = read_rows(path, problems)
-    manifest, summary = read_json(path / "manifest.json", problems), read_json(path / "summary.json", problems)
-    starts = [start for start in (manifest or {}).get("starts", []) if isinstance(start, Mapping)]
+    manifest = fitting(read_json(path / "manifest.json", problems) or {}, {"starts": list}, path / "manifest.json", problems)
+    starts = [fitting(start, START, path / "manifest.json", problems) for start in manifest.get("starts", []) if isinstance(start, Mapping)]
+    summary = read_json(path / "summary.json", problems)
+    if summary is not None:
+        summary = fitting(summary, {"members": list, "steps": int}, path / "summary.json", problems)
+        if not all(isinstance(member, Mapping) and isinstance(member.get("metrics"), Mapping) for member in summary.get("members", [])):
+            problems.append(f"{path}/summary.json: its members are damaged and left out")
+            del summary["members"]
     if not rows:
         problems.append(f"{path}: no metrics yet")
     return Run(path, config, starts, rows, summary, read_visits(path / "visits.npz", problems), problems)
+
+
+def fitting(found: Mapping[str, Any], kinds: Mapping[str, type], file: Path, problems: list[str]) -> dict[str, Any]:
+    """``found`` without the entries that are not of the kind that they should be."""
+    wrong = [key for key, kind in kinds.items() if key in found and not isinstance(found[key], kind)]
+    if wrong:
+        problems.append(f"{file}: {', '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} damaged and left out")
+    return {key: value for key, value in found.items() if key not in wrong}
 
 
 def read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
@@ -89,7 +105,7 @@ def read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
         return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{path} cannot be read and is left out: {first_line(error)}")
         return None
 
@@ -125,7 +141,7 @@ def parsed(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    whole = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("member"), int)
+    whole = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("member"), int) and row["member"] >= 0
     return row if whole else None
 
 

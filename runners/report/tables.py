@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from runners.compose import COMMAND
-from runners.report.curves import Group, differing_settings, final, relative, shown
+from runners.report.curves import Group, differing_settings, final, is_number, relative, shown
 from runners.report.read import Run
 from runners.report.statistics import estimate
 
@@ -43,7 +43,7 @@ def state(group: Group) -> str:
 
 def run_time(run: Run) -> dict[str, float] | None:
     """Seconds spent stepping, over all starts, and steps per second of all members together."""
-    timed = [row for row in run.rows if row.get("time/seconds")]
+    timed = [row for row in run.rows if is_number(row.get("time/seconds")) and row["time/seconds"] > 0]
     if not timed:
         return None
     seconds = timed[-1]["time/seconds"]

@@ -167,6 +167,28 @@ def test_durations():
     assert [tables.duration(s) for s in (4.04, 59.7, 200, 7500)] == ["4.0 s", "59.7 s", "3:20 min", "2:05 h"]
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("manifest.json", '{"starts": 3}', "starts is damaged"),
+        ("manifest.json", '{"starts": [{"command": 1, "plan": [], "versions": null}]}', "command, versions, plan are damaged"),
+        ("manifest.json", "[]", "not an object"),
+        ("summary.json", '{"members": [{"metrics": 0}]}', "members are damaged"),
+        ("metrics.jsonl", '{"step": 100, "member": -1}\n{"step": 100, "member": 0, "seed": 0, "time/seconds": "x"}\n', "line 1 cannot be read"),
+        ("config.yaml", "env: 1\nagent: {}\nrunner: {}\nexploration: {}\n", "env is damaged"),
+        ("config.yaml", "\x00", "config.yaml cannot be read"),
+    ],
+)
+def test_damage_is_told_and_the_rest_is_shown(file, content, told, tmp_path):
+    path = make(tmp_path / "run", FOUR)
+    (path / file).write_text(content)
+    run = read_run(path)
+    assert [told in line and len(line.splitlines()) == 1 for line in run.problems] == [True]
+    made = curves.groups([run])
+    assert len(made) == 1 and tables.overview(made).rows and tables.places([run]).rows
+    assert tables.commands(run) is not None and curves.full_names([run])
+
+
 # --- the command -------------------------------------------------------------------------------------------------------
 
 

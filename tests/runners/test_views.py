@@ -180,7 +180,7 @@ def test_a_missing_package_is_refused_before_anything_runs(tmp_path, monkeypatch
     ("typed", "answer"),
     [
         ("logger.wandb.mode=onlin", "one of offline, online, disabled"),
-        ("logger.tensorboard=yes", "one of True, False"),
+        ("logger.tensorboard=yes", "one of true, false"),
         ("logger.wandb=offline", "holds logger.wandb.mode"),
         ("+logger.tensorbord=true", "did you mean logger.tensorboard"),
         ("~logger.wandb.mode", "is missing"),
