@@ -15,8 +15,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; m
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 8px; } p { margin: 4px 0 10px; max-width: 80ch; }
 .muted, figcaption { color: #55565a; font-size: 13px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 10px; text-align: left; vertical-align: top; border-bottom: 1px solid #dcdce0; }
+table { border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 8px; text-align: left; vertical-align: top; border-bottom: 1px solid #dcdce0; }
 th { border-bottom: 2px solid #8a8a90; vertical-align: bottom; } td:first-child { font-weight: 600; }
 td.short { white-space: nowrap; } td:not(.short) { min-width: 11em; }
 figure { margin: 8px 0 20px; } figure img { max-width: 100%; height: auto; display: block; }

@@ -22,7 +22,7 @@ class Table(NamedTuple):
 
 def overview(groups: Sequence[Group]) -> Table:
     """One row per run and setting: what it is, how far it is, and its main results."""
-    headings = ["run", "world", "return, IQM [95 %]", "evaluation return, IQM [95 %]", "success at the end", "first success at step, median", "seeds", "state"]
+    headings = ["run", "world", "return, IQM [95%]", "evaluation return, IQM [95%]", "success at the end", "first success at step, median", "seeds", "state"]
     headings += ["steps per member", "steps/s, all members", "stepping time", "agent", "exploration", "commit", "versions"]
     rows = []
     for group in groups:
@@ -72,8 +72,8 @@ def interval(values: np.ndarray) -> str:
 def successes(group: Group) -> str:
     """The share of successful episodes at the end, mean over the seeds, and how many seeds solved the world where it says so."""
     rate, solved = final(group, "episode/success"), world_solved(group)
-    parts = [] if np.isnan(rate).all() else [f"{np.nanmean(rate):.0%} of episodes"]
-    return "; ".join(parts + ([] if solved is None else [f"solved by {solved} of {len(group.members)} seeds"]))
+    parts = [] if np.isnan(rate).all() else [f"{np.nanmean(rate):.0%}"]
+    return ", ".join(parts + ([] if solved is None else [f"solved by {solved} of {len(group.members)}"]))
 
 
 def world_solved(group: Group) -> int | None:

@@ -156,8 +156,8 @@ def test_the_table_of_runs(tmp_path):
     [group] = curves.groups([read_run(make(tmp_path / "run", FOUR))])
     table = tables.overview([group])
     row = dict(zip(table.headings, table.rows[0], strict=True))
-    assert row["return, IQM [95 %]"].startswith("3.500 [")  # of 4, 2, 3, 9
-    assert row["evaluation return, IQM [95 %]"].startswith("7.000 [")
+    assert row["return, IQM [95%]"].startswith("3.500 [")  # of 4, 2, 3, 9
+    assert row["evaluation return, IQM [95%]"].startswith("7.000 [")
     assert (row["seeds"], row["state"], row["steps per member"], row["steps/s, all members"]) == ("4", "finished", "400", "400")
     assert (row["commit"], row["versions"], row["stepping time"]) == (COMMIT[:10], "jax 1.2.3", "4.0 s")
     assert tables.commands(group.run) == ["scripts/farlands train 'vmap.exploration.scale=[1,2]'"]
