@@ -7,6 +7,7 @@ the table can.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ import jax
 import numpy as np
 
 from envs.builder import Refusal
+
+SPARE_BYTES = 2**18  # what a checkpoint takes beside its arrays, generously
 
 
 class Damaged(Exception):
@@ -35,30 +38,43 @@ def crc(array: np.ndarray) -> int:
 
 def save(folder: Path, iteration: int, tree: Any, remember: dict[str, Any], keep: int, host: bytes | None = None) -> Path:
     """Write checkpoint ``iteration`` and prune all but the newest ``keep``. ``tree`` holds numpy arrays; ``host`` is what worlds on the
-    host left (``host.bin``)."""
-    import orbax.checkpoint as ocp
-
+    host left (``host.bin``). Raises OSError when the disk does not take it; nothing is left of the attempt."""
     target, draft = folder / str(iteration), folder / f".draft-{iteration}-{os.getpid()}"
     for leftover in folder.glob(".draft-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     leaves = flatten(tree)
     table = [{"name": n, "shape": list(np.shape(x)), "dtype": str(np.asarray(x).dtype), "crc": crc(np.asarray(x))} for n, x in leaves]
-    draft.mkdir(parents=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((draft / "arrays").absolute(), {f"{i:05d}": np.asarray(x) for i, (_, x) in enumerate(leaves)})
-    meta = draft / "meta.json"
-    if host is not None:
-        (draft / "host.bin").write_bytes(host)
-        sync(draft / "host.bin")
     told = {"iteration": iteration, "remember": remember, "arrays": table, "host_crc": None if host is None else zlib.crc32(host)}
-    meta.write_text(json.dumps(told, indent=1))
-    sync(meta)
+    try:
+        write(draft, leaves, json.dumps(told, indent=1), host)
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(errno.EIO, f"{str(error).splitlines()[0][:200]}", str(target)) from None
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
     sync(folder)
     for old in list_iterations(folder)[:-keep]:
         shutil.rmtree(folder / str(old), ignore_errors=True)
     return target
+
+
+def write(draft: Path, leaves: list[tuple[str, Any]], meta: str, host: bytes | None) -> None:
+    """The files of a checkpoint, on disk when this returns."""
+    import orbax.checkpoint as ocp
+
+    draft.mkdir(parents=True)
+    size = sum(np.asarray(x).nbytes for _, x in leaves) + len(meta) + len(host or b"")
+    if shutil.disk_usage(draft).free < size + SPARE_BYTES:  # orbax says it in a hundred lines
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for a checkpoint of {size:,} bytes", str(draft.parent))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((draft / "arrays").absolute(), {f"{i:05d}": np.asarray(x) for i, (_, x) in enumerate(leaves)})
+    if host is not None:
+        (draft / "host.bin").write_bytes(host)
+        sync(draft / "host.bin")
+    (draft / "meta.json").write_text(meta)
+    sync(draft / "meta.json")
 
 
 def sync(path: Path) -> None:

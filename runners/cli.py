@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"farlands: {error}; what was saved before is kept", file=sys.stderr)
+        print(f"farlands: {error}; what was saved before is kept, and the same command goes on from there", file=sys.stderr)
         return 1
     except Exception as error:
         if not out_of_memory(error):

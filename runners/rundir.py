@@ -38,11 +38,15 @@ def digest(config: Mapping[str, Any]) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.draft")
-    with open(draft, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
+    try:
+        with open(draft, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 class RunDirectory:

@@ -50,6 +50,10 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     directory = RunDirectory.open(path, made.config, overwrite)
     try:
         return run(made, prepared, directory)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None  # a write does not say where
+        raise
     finally:
         prepared.batch.close()
         directory.close()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
+import numpy as np
 import pytest
 import yaml
 
 from envs.builder import Refusal
+from runners import checkpoint
 from runners.compose import compose
 from runners.rundir import RunDirectory, read_config, read_metrics, read_summary, refuse_unusable
 
@@ -96,6 +99,24 @@ def test_damaged_lines_do_not_take_the_others_with_them(run):
     whole = (run / "metrics.jsonl").read_text()
     (run / "metrics.jsonl").write_bytes(b'\xff\x00\n[1]\n' + whole.encode() + b'{"step": 3}\n{"ste')
     assert [row["step"] for row in read_metrics(run)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("failing", ["before", "meanwhile"])
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, failing):
+    tree = {"x": np.arange(3.0)}
+    checkpoint.save(tmp_path, 1, tree, {}, keep=1)
+    before = contents(tmp_path)
+    if failing == "before":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    else:
+
+        def full(path):
+            raise ValueError("RESOURCE_EXHAUSTED: no space left\nand a hundred more lines")
+
+        monkeypatch.setattr(checkpoint, "sync", full)
+    with pytest.raises(OSError, match="(?i)no space left") as refused:
+        checkpoint.save(tmp_path, 2, tree, {}, keep=1)
+    assert contents(tmp_path) == before and "\n" not in str(refused.value)
 
 
 def test_a_run_is_found_again_whatever_its_yaml_looks_like(run):
