@@ -68,8 +68,13 @@ def flat(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
+def plain(tree: PyTree) -> PyTree:
+    """The same values as numpy arrays, on which small operations need no compiling."""
+    return jax.tree.map(np.asarray, tree)
+
+
 def stacked(*trees: PyTree) -> PyTree:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
 
 
 def member(tree: PyTree, index: int) -> PyTree:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from exploration.laws.base import NotApplicable
-from exploration.laws.data import assert_close, assert_equal, changed_kind, draw, flat, kinds, member, quick, require, stacked, transitions
+from exploration.laws.data import assert_close, assert_equal, changed_kind, draw, flat, kinds, member, plain, quick, require, stacked, transitions
 from exploration.laws.life import LANES, STEPS, CannotRun, Subject, blame, by_hand, life
 
 # --- types and shapes -------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def metrics_are_numbers(subject: Subject) -> str:
 
 def a_replay_batch_updates_as_well(subject: Subject) -> str:
     """update learns from a batch of any leading shape: [T, N] from a rollout, [B] from a replay."""
-    replay = flat(subject.steps._replace(annotations=subject.out.annotations))
+    replay = flat(plain(subject.steps._replace(annotations=subject.out.annotations)))
     try:
         state, metrics = jax.eval_shape(subject.bonus.update, subject.out.calibrated, subject.key, (replay, {}))
     except Exception as error:  # whatever the user's code may raise
@@ -101,7 +101,7 @@ def features_fit_their_space(subject: Subject) -> str | NotApplicable:
 
 def a_state_that_was_saved_goes_on_identically(subject: Subject) -> str:
     """A state copied out as plain arrays and back, as a checkpoint does, goes on bit for bit."""
-    saved = jax.tree.map(np.asarray, subject.out.updated)
+    saved = plain(subject.out.updated)
     assert_equal(subject.again(jax.tree.map(np.copy, saved)), subject.second, "after saving and loading, ")
     require(len(subject.traces) == 1, "a state that was saved and loaded is another program: an array changed its dtype on the way")
     return "bit for bit"
@@ -121,7 +121,7 @@ def members_side_by_side_equal_single_ones(subject: Subject) -> str:
     starts = [subject.bonus.init(key) for key in keys]
     steps = [transitions(subject.spec, STEPS, seed) for seed in (1, 2)]
     inputs = stacked(*starts), keys, stacked(*steps), stacked(*(s.done for s in steps)), jnp.stack(masks)
-    together = quick(jax.vmap(life(bonus, brief=True), axis_name="members"))(*inputs)
+    together = plain(quick(jax.vmap(life(bonus, brief=True), axis_name="members"))(*inputs))
     for n in range(2):
         alone = subject.run(starts[n], keys[n], steps[n], steps[n].done, masks[n])
         left_out = {name: None for name, value in together._asdict().items() if value is None}

@@ -19,7 +19,7 @@ import numpy as np
 
 from envs.base import PyTree, Spec, Transition
 from exploration.base import Bonus
-from exploration.laws.data import changed_kind, flat, member, quick, require, stacked, transitions
+from exploration.laws.data import changed_kind, flat, member, plain, quick, require, stacked, transitions
 
 STEPS = 5
 LANES = 3
@@ -95,9 +95,9 @@ def life(bonus: Bonus, brief: bool = False) -> Callable[..., Life]:
 
 def by_hand(bonus: Bonus, state: PyTree, key: jax.Array, steps: Transition, done: jax.Array, mask: jax.Array) -> dict[str, PyTree]:
     """Some of ``life`` without jit."""
-    notes = []
+    notes, rows = [], [jax.tree.map(jnp.asarray, member(plain(steps), n)) for n in range(STEPS)]
     for n, k in enumerate(jax.random.split(key, STEPS)):
-        state, note = bonus.observe(state, k, member(steps, n))
+        state, note = bonus.observe(state, k, rows[n])
         state = bonus.reset(state, done[n])
         notes.append(note)
     steps = steps._replace(annotations=stacked(*notes))
@@ -105,7 +105,7 @@ def by_hand(bonus: Bonus, state: PyTree, key: jax.Array, steps: Transition, done
     calibrated = bonus.calibrate(state, raw)
     updated, metrics = bonus.update(calibrated, key, (steps, {}))
     found = {"observed": state, "annotations": steps.annotations, "raw": raw, "calibrated": calibrated, "updated": updated, "metrics": metrics}
-    features = bonus.features(state, member(steps.obs, 2)) if bonus.features else None
+    features = bonus.features(state, rows[2].obs) if bonus.features else None
     return found | {"reward": bonus.value(calibrated, raw), "cleared": bonus.reset(state, mask), "features": features}
 
 
