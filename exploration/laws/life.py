@@ -158,6 +158,7 @@ class Subject:
         except Exception as error:  # whatever the user's code may raise
             return f"the builder raises {blame(error)}"
         try:
+            jax.tree.map(np.asarray, self.start)  # as a checkpoint will
             return self.again(self.start)
         except Exception as error:  # the same
             return probe(self) or blame(error)
@@ -225,6 +226,8 @@ def probe(subject: Subject) -> str | None:
 
     try:
         given["state"] = call("init", key)
+        if any(jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in jax.tree.leaves(given["state"])):
+            raise CannotRun("init puts a typed random key into the state, which cannot be saved; keep jax.random.key_data(key) there")
         state = given["state"]
         new, notes = pair("observe", call("observe", state, key, member(steps, 0)), "annotations")
         same("observe", new)

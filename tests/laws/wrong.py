@@ -144,6 +144,7 @@ WRONG: dict[str, Wrong] = {
     "an annotation is misspelt": Wrong("runs", "score raises KeyError: 'payed' (laws/wrong.py, line", changed(visits, score=misspelt)),
     "the builder returns nothing": Wrong("runs", "must return exploration.base.bonus(...); it returns NoneType", lambda spec: None),
     "the builder raises": Wrong("runs", "the builder raises KeyError: 'goal' (laws/wrong.py, line", lambda spec: spec.info["goal"]),
+    "a key that cannot be saved": Wrong("runs", "typed random key", changed(surprise, init=lambda *_: lambda key: Guess(jnp.zeros(4), jax.random.key(0)))),
     "observe forgets the annotations": Wrong("runs", "observe must return (state, annotations)", changed(visits, observe=lambda *_: lambda s, k, t: s)),
     "a score for the batch": Wrong(
         "rewards are a number per step", "5 steps of 3 lanes give rewards of shape ()", changed(surprise, score=lambda *_: lambda s, t: t.next_obs.mean())
