@@ -230,12 +230,15 @@ def locate(path: str, at: str = "_target_") -> Callable:
     return builder
 
 
-EXTRAS = {"xminigrid": "minigrid", "gymnax": "core", "minigrid": "minigrid", "ale_py": "atari", "mujoco": "mujoco"}
+EXTRAS = {"gymnax": "", "xminigrid": "minigrid", "minigrid": "minigrid", "ale_py": "atari", "mujoco": "mujoco"}
 
 
 def extra_hint(module: str | None) -> str:
+    """'; add it with ...' for a package that this project's own installation brings ("": without extras); nothing for others."""
     extra = EXTRAS.get((module or "").split(".")[0])
-    return f"; add it with: pip install -e '.[{extra}]'" if extra else ""
+    if extra is None:
+        return ""
+    return f"; add it with: pip install -e {repr(f'.[{extra}]') if extra else '.'}"
 
 
 def closest(word: str, legal: Any, limit: int = 12) -> str:

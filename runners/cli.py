@@ -59,20 +59,30 @@ def run(arguments: list[str]) -> int:
         print(f"farlands: {error}; what was saved before is kept, and the same command goes on from there", file=sys.stderr)
         return 1
     except Exception as error:
-        if not out_of_memory(error):
+        line = of_the_machine(error)
+        if line is None:
             raise
-        reason = (str(error).splitlines() or ["no more is free"])[0]
-        print(f"farlands: not enough memory ({reason}); lower seeds, or runner.lanes, or runner.rollout; what was saved before is kept", file=sys.stderr)
+        print(f"farlands: {line}; what was saved before is kept", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("farlands: interrupted", file=sys.stderr)
         return 130
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether Python, numpy or XLA (recognised by its words: jax may not be imported) ran out of memory."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or type(error).__name__ == "JaxRuntimeError" and ("out of memory" in said or "resource_exhausted" in said)
+def of_the_machine(error: Exception) -> str | None:
+    """What to say when Python, numpy or XLA ran out of memory, or jax has no such device; None for any other error.
+
+    jax's errors are recognised by their words: it may not be imported here."""
+    said = str(error)
+    reason = (said.splitlines() or [type(error).__name__])[0]
+    xla = type(error).__name__ == "JaxRuntimeError" and ("out of memory" in said.lower() or "RESOURCE_EXHAUSTED" in said)
+    if isinstance(error, MemoryError) or xla:
+        return f"not enough memory ({reason}); lower seeds, or runner.lanes, or runner.rollout"
+    words = ("Unable to initialize backend", "Unknown backend", "failed to initialize")
+    if isinstance(error, RuntimeError) and any(w in said for w in words):
+        asked = os.environ.get("JAX_PLATFORMS")
+        return f"jax finds no such device ({reason}); {f'JAX_PLATFORMS={asked} asks for it' if asked else 'JAX_PLATFORMS=cpu does without'}"
+    return None
 
 
 def refuse_shadowed() -> None:

@@ -8,6 +8,8 @@ import platform
 import zlib
 from pathlib import Path
 
+from envs.builder import Refusal
+
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
 
 
@@ -16,8 +18,12 @@ def on_cpu() -> bool:
     wanted = os.environ.get("JAX_PLATFORMS", "")
     if wanted:
         return wanted.split(",")[0] == "cpu"
-    names = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    return not any(name.startswith(("jax-cuda", "jax-rocm", "libtpu", "jax-metal")) for name in names)
+    return not installed("jax-cuda", "jax-rocm", "libtpu", "jax-metal")
+
+
+def installed(*beginnings: str) -> bool:
+    """Whether a distribution whose name begins so is installed."""
+    return any((d.metadata["Name"] or "").lower().startswith(beginnings) for d in importlib.metadata.distributions())
 
 
 def cores() -> int:
@@ -43,10 +49,14 @@ def resolve_batching(batching: str, members: int) -> tuple[str, int]:
 
 
 def prepare(devices: int) -> None:
-    """Set the environment for jax: CPU devices, the persistent compilation cache, and a cure for a hang.
+    """Set the environment for jax: CPU devices, the persistent compilation cache, and a cure for a hang. Refuses a GPU that jax cannot use.
 
     jaxlib 0.10 on a CPU with two cores never returns from some vmapped loops unless its concurrency-optimised scheduler is off.
     """
+    asked = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+    if asked in ("cuda", "gpu") and not installed("jax-cuda"):
+        add = "add it with: .venv/bin/python -m pip install -c requirements.lock -e '.[cuda]'"
+        raise Refusal(f"JAX_PLATFORMS={asked} asks for an NVIDIA GPU, but jax's CUDA plug-in is not installed; {add}; or set JAX_PLATFORMS=cpu")
     flags = os.environ.get("XLA_FLAGS", "")
     if on_cpu():
         if devices > 1 and "xla_force_host_platform_device_count" not in flags:

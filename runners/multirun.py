@@ -5,6 +5,7 @@ devices. What differs only in traced numbers is better run in one program: ``vma
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from runners.compose import CONFIGS, compose, normalise
+from envs.builder import Refusal
+from runners.compose import CONFIGS, Setting, compose, normalise, unreadable
 
 
 def multirun(overrides: list[str]) -> int:
@@ -21,8 +23,12 @@ def multirun(overrides: list[str]) -> int:
     from hydra import main as hydra_main
     from hydra.core.hydra_config import HydraConfig
 
+    environment = dict(os.environ)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # of this process only: the devices are for the jobs
+    from runners.experiment import experiment
+
     for combination in first_and_last(overrides):
-        compose(combination)
+        experiment(compose(combination))
 
     with tempfile.TemporaryDirectory() as folder:
 
@@ -30,7 +36,7 @@ def multirun(overrides: list[str]) -> int:
         def job(_config):
             hydra = HydraConfig.get()
             task = [o for o in hydra.overrides.task if not o.startswith("hydra")]
-            done = subprocess.run([sys.executable, "-m", "runners.cli", "train", *task], stdout=subprocess.PIPE, text=True)
+            done = subprocess.run([sys.executable, "-m", "runners.cli", "train", *task], stdout=subprocess.PIPE, text=True, env=environment)
             last = done.stdout.strip().splitlines()[-1:] or ["{}"]
             outcome = {"overrides": task, "code": done.returncode, "result": last[0] if done.returncode == 0 else None}
             (Path(folder) / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
@@ -50,20 +56,23 @@ def multirun(overrides: list[str]) -> int:
 
 
 def first_and_last(overrides: list[str]) -> list[list[str]]:
-    """Two combinations of a sweep, to check its spelling: the first value of every axis, and the last."""
+    """Two combinations of a sweep, to be checked: the first value of every axis, and the last. Raises Refusal for an axis without values."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from envs.builder import Refusal
-
     found: list[list[str]] = [[], []]
     for override in overrides:
+        setting = Setting(override)
+        setting.check_form()
         try:
             parsed = OverridesParser.create().parse_override(override)
-        except HydraException as error:
-            raise Refusal(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from None
+            several = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else None
+        except (HydraException, ValueError, RecursionError) as error:
+            raise Refusal(f"{setting.shown!r} cannot be read: {unreadable(setting.raw, error)}") from None
+        if several == []:
+            raise Refusal(f"{setting.shown} has no values; give some, as {setting.key}=1,2")
         key = override.partition("=")[0]
-        values = [f"{key}={value}" for value in parsed.sweep_string_iterator()] if parsed.is_sweep_override() else [override]
+        values = [override] if several is None else [f"{key}={value}" for value in several]
         for combination, value in zip(found, (values[0], values[-1]), strict=True):
             combination.append(value)
     return found

@@ -73,6 +73,10 @@ def test_help_and_list_import_neither_hydra_nor_jax(tmp_path):
         (["resume", "nowhere"], "is not a run"),
         (["resume"], "takes one run directory"),
         (["list", "bonuses"], "no such list"),
+        (["train", "seeds=4", "seeds=5"], "both given"),
+        (["train", "runner.rollout=1000000", "runner.lanes=1000000"], "a size is too large"),
+        (["train", "env.size=4096"], "this run needs about"),
+        (["train", "-m", "agent.epochs=range(1,0)"], "has no values"),
     ],
 )
 def test_mistakes_get_one_helpful_line_and_leave_nothing(typed, expected, tmp_path):
@@ -205,7 +209,9 @@ def test_two_processes_do_not_write_one_run(tmp_path):
 @pytest.mark.medium
 def test_a_sweep_goes_on_after_a_failed_job(tmp_path):
     assert "did you mean agent.minibatches" in answer(farlands("train", "-m", "agent.minibatche=2,3", cwd=tmp_path))
-    done = farlands("train", "-m", *QUICK, "agent.minibatches=2,3,4", cwd=tmp_path)
+    assert "learning_rate='x' is not legal" in answer(farlands("train", "-m", "agent.learning_rate=1e-3,x", cwd=tmp_path))
+    quick = [o for o in QUICK if not o.startswith("agent.minibatches")]
+    done = farlands("train", "-m", *quick, "agent.minibatches=2,3,4", cwd=tmp_path)
     assert done.returncode == 1
     last = json.loads(done.stdout.strip().splitlines()[-1])
     assert last["jobs"] == 3 and last["failed"] == 1 and len(last["runs"]) == 2
