@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import multiprocessing
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -90,27 +89,41 @@ class Block:
         try:
             return function(*inputs, **more)
         except Exception as error:
-            place = traceback.extract_tb(sys.exc_info()[2])[-1]
-            said = str(error).splitlines()[0] if str(error) else ""
-            raise WorldError(f"the world {self.recipe.name} failed in {what}: {type(error).__name__}: {said} ({place.filename}:{place.lineno})") from error
+            raise self._failure(what, error) from error
+
+    def _failure(self, what: str, error: Exception) -> WorldError:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = str(error).splitlines()[0] if str(error) else ""
+        return WorldError(f"the world {self.recipe.name} failed in {what}: {type(error).__name__}: {said} ({place.filename}:{place.lineno})")
 
     def reset(self, arrays: Arrays, seeds: Sequence[int]) -> None:
         for lane, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
             _put(arrays.obs, lane, self.recipe.convert(self._told("reset", env.reset, seed=int(seed))[0]))
 
     def step(self, arrays: Arrays, actions: np.ndarray) -> None:
-        convert, action = self.recipe.convert, self.recipe.action
-        actions = actions.tolist() if isinstance(action, spaces.Discrete) else actions.astype(action.dtype, copy=False)
-        for lane, env in enumerate(self.envs):
-            obs, reward, terminated, truncated, info = self._told("step", env.step, actions[lane])
-            obs = convert(obs)
-            _put(arrays.next_obs, lane, obs)
-            arrays.reward[lane], arrays.terminated[lane], arrays.truncated[lane] = reward, terminated, truncated
-            for name, (_, read) in self.recipe.info.items():
-                arrays.info[name][lane] = self._told(f"reading info[{name!r}]", read, env, info)
-            if terminated or truncated:
-                obs = convert(self._told("reset", env.reset)[0])
-            _put(arrays.obs, lane, obs)
+        recipe, next_obs, convert = self.recipe, arrays.next_obs, self.recipe.convert
+        actions = actions.tolist() if isinstance(recipe.action, spaces.Discrete) else actions.astype(recipe.action.dtype, copy=False)
+        rewards, ended, cut, plain = [], [], [], not isinstance(next_obs, dict)
+        what = "step"
+        try:
+            for lane, env in enumerate(self.envs):
+                obs, reward, terminated, truncated, info = env.step(actions[lane])
+                if plain:
+                    next_obs[lane] = convert(obs)
+                else:
+                    _put(next_obs, lane, convert(obs))
+                rewards.append(reward)
+                ended.append(terminated)
+                cut.append(truncated)
+                for name, (_, read) in recipe.info.items():
+                    arrays.info[name][lane] = read(env, info)
+            arrays.reward[:], arrays.terminated[:], arrays.truncated[:] = rewards, ended, cut
+            jax.tree.map(np.copyto, arrays.obs, next_obs)
+            what = "reset"
+            for lane in np.flatnonzero(arrays.terminated | arrays.truncated):
+                _put(arrays.obs, lane, convert(self.envs[lane].reset()[0]))
+        except Exception as error:
+            raise self._failure(what, error) from error
 
     def save(self) -> list[bytes]:
         return [snapshot.save(env) for env in self.envs]

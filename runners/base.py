@@ -57,6 +57,18 @@ class Arrived(NamedTuple):
     following: PyTree  # [N, ...]; to act on next, after restarts
 
 
+class Steps(NamedTuple):
+    """What the host's worlds gave in an iteration, in numpy, [T, N, ...]; gathered while they step, handed over at once."""
+
+    obs: PyTree  # acted on, as they arrived
+    next_obs: PyTree  # the true successors, as they arrived
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    first: jax.Array
+    info: dict[str, jax.Array]  # with episode_return and episode_length
+
+
 class HostRunner(NamedTuple):
     """One iteration of an experiment whose worlds live on the host, for one member, in pieces between which the worlds step.
 
@@ -65,14 +77,14 @@ class HostRunner(NamedTuple):
     """
 
     init: Callable[[Key, PyTree], PyTree]  # (key, obs [N] as they arrive) -> state
-    warm: Callable[[PyTree, Key, Arrived], PyTree] | None  # (state, key, arrived of random actions) -> state
+    warm: Callable | None  # (state, key, Lanes, random actions [N], Arrived) -> state
     warmup: int  # random steps per lane before training, for ``warm``
     learn: Callable | None  # (state.agent, state.waiting, state.key, clock) -> what was learnt from the rollout that waited
     begin: Callable[[PyTree, Clock], tuple[PyTree, jax.Array]]  # (state, clock) -> (play, actions [N])
-    advance: Callable  # (state.agent, play, t, Arrived) -> (play, actions [N])
-    finish: Callable  # (state, play, Arrived, learnt or None, clock) -> (state, metrics)
+    advance: Callable  # (state.agent, play, t, Lanes, actions [N], Arrived) -> (play, actions [N]); Lanes as they were before the step
+    finish: Callable  # (state, play, Lanes, actions [N], Arrived, Steps [T, N], last Lanes, learnt or None, clock) -> (state, metrics)
     start: Callable[[PyTree, Key, PyTree], tuple[PyTree, jax.Array]]  # (Acting, key, obs [N]) -> (carry, actions [N]): to be watched
-    watch: Callable  # (Acting, carry, key, Arrived) -> (carry, actions [N], transition [N])
+    watch: Callable  # (Acting, carry, key, Lanes, actions [N], Arrived) -> (carry, actions [N])
     steps: int  # world steps per iteration
     spec: Spec
     steps_per_iteration: int

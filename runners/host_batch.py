@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import HostLanes, PyTree, strong
+from envs.base import PyTree, strong
 from envs.builder import Refusal
 from runners import memory
 from runners import metrics as m
-from runners.base import Acting, Arrived, Clock, HostRunner
+from runners.base import Acting, Clock, HostRunner
 from runners.batching import AXIS, all_numbers
+from runners.host_source import Gathered, HostSource, shapes_of
 
 EVALUATION_LIMIT = 1000  # steps of an evaluation episode in a world without a limit of its own
 
@@ -33,15 +34,15 @@ class HostBatch:
     def __init__(self, make_runner: Callable[[dict], HostRunner], keys: jax.Array, hyper: dict[str, Any], runner: HostRunner):
         self.members, self.runner = keys.shape[0], runner
         self.lanes, self.env = runner.spec.lanes, runner.env
-        self.spent = {"stepping": 0.0, "acting": 0.0, "learning": 0.0}  # seconds, for ``profile=true``
+        self._learning = 0.0  # seconds
         self._keys = keys
         self._hyper = {name: jnp.asarray(values, jnp.float32) for name, values in hyper.items()}
         self._make = make_runner
         # a device runs one program at a time: to learn while another acts, learning needs a device of its own (of a CPU, a core)
         self._home, self._learner = jax.local_devices()[0], jax.local_devices()[-1]
         self._hyper_elsewhere = jax.device_put(self._hyper, self._learner)
-        self._worlds: HostLanes | None = None
-        self._watched: HostLanes | None = None
+        self._source: HostSource | None = None
+        self._watched: HostSource | None = None
         self._compiled: dict[str, Any] = {}
         self._states: Any = None
         self._sound: Any = None
@@ -58,7 +59,8 @@ class HostBatch:
 
     def plan(self) -> dict[str, int]:
         """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""
-        obs = self._template_obs()
+        now, arrived, given = shapes_of(self.env, self.members, self.lanes, self.runner.steps)
+        self._given = given
         init = self._vmapped("init", (0, 0))
 
         def start(keys, hyper, obs):  # one member after the other: see runners/batching.py
@@ -67,16 +69,17 @@ class HostBatch:
 
             return strong(jax.lax.map(alone, (keys, obs, hyper)))
 
-        def finish(states, accumulator, play, arrived, learnt, clock, hyper):
-            states, metrics = self._vmapped("finish", (0, 0, 0, 0, None))(states, play, arrived, learnt, clock, hyper)
+        finish_every = self._vmapped("finish", (0, 0, 0, 0, 0, 0, 0, 0, None))
+
+        def finish(states, accumulator, *inputs):
+            states, metrics = finish_every(states, *inputs)
             return states, m.combine(accumulator, metrics), all_numbers(states)
 
         number, clock = jax.ShapeDtypeStruct((), jnp.int32), Clock(jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
-        self._traced = {"init": jax.jit(start).trace(self._keys, self._hyper, obs)}
+        self._traced = {"init": jax.jit(start).trace(self._keys, self._hyper, now.obs)}
         states = self._traced["init"].out_info
-        arrived = self._template_arrived(obs)
         begin = self._vmapped("begin", (0, None))
-        play, _ = jax.eval_shape(begin, states, clock, self._hyper)
+        play, actions = jax.eval_shape(begin, states, clock, self._hyper)
         self._traced["begin"] = jax.jit(begin).trace(states, clock, self._hyper)
         learnt = None
         if self.runner.learn:
@@ -84,60 +87,30 @@ class HostBatch:
             learnt = jax.eval_shape(learn, *inputs, clock, self._hyper)
             self._traced["learn"] = jax.jit(learn).trace(*inputs, clock, self._hyper_elsewhere)
         if self.runner.steps > 1:
-            advance = self._vmapped("advance", (0, 0, None, 0))
-            self._traced["advance"] = jax.jit(advance, donate_argnums=(1,)).trace(states.agent, play, number, arrived, self._hyper)
-        _, metrics = jax.eval_shape(self._vmapped("finish", (0, 0, 0, 0, None)), states, play, arrived, learnt, clock, self._hyper)
+            advance = self._vmapped("advance", (0, 0, None, 0, 0, 0))
+            inputs = (states.agent, play, number, now, actions, arrived, self._hyper)
+            self._traced["advance"] = jax.jit(advance, donate_argnums=(1,)).trace(*inputs)
+        inputs = (play, now, actions, arrived, given, now, learnt, clock, self._hyper)
+        _, metrics = jax.eval_shape(finish_every, states, *inputs)
         self._template = states, metrics
-        traced = jax.jit(finish, donate_argnums=(0, 1)).trace(states, metrics, play, arrived, learnt, clock, self._hyper)
-        self._traced["finish"] = traced
+        self._traced["finish"] = jax.jit(finish, donate_argnums=(0, 1)).trace(states, metrics, *inputs)
         state = memory.tree_bytes(states)
-        return {"state": state, "peak": max(state, memory.peak_bytes(traced.jaxpr.jaxpr))}
+        return {"state": state, "peak": max(state, memory.peak_bytes(self._traced["finish"].jaxpr.jaxpr))}
 
     def _elsewhere(self, shapes: PyTree) -> PyTree:
         """The shapes, on the device that learns."""
         place = jax.sharding.SingleDeviceSharding(self._learner)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
 
-    def _template_obs(self) -> PyTree:
-        """Shapes of observations as they arrive, [M, N, ...]: those of one opened world."""
-        probe = self.env.open(1)
-        try:
-            obs = probe.reset([0])
-        finally:
-            probe.close()
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.members, self.lanes, *x.shape[1:]), x.dtype), obs)
-
-    def _template_arrived(self, obs: PyTree) -> Arrived:
-        def shaped(dtype, shape=()):
-            return jax.ShapeDtypeStruct((self.members, self.lanes, *shape), dtype)
-
-        spaces = self.env.spec.info.items()
-        info = {name: shaped(np.int32 if np.issubdtype(space.dtype, np.integer) else space.dtype, space.shape or ()) for name, space in spaces}
-        return Arrived(obs, shaped(np.float32), shaped(np.bool_), shaped(np.bool_), info, obs)
-
     def compile(self) -> None:
         self._compiled = {name: traced.lower().compile() for name, traced in self._traced.items()}
 
     # --- worlds -------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> HostLanes:
-        if self._worlds is None:
-            self._worlds = self.env.open(self.members * self.lanes)
-        return self._worlds
-
-    def _per_member(self, tree: PyTree) -> PyTree:
-        """[M * N, ...] -> [M, N, ...]"""
-        return jax.tree.map(lambda x: x.reshape(self.members, self.lanes, *x.shape[1:]), tree)
-
-    def _step(self, worlds: HostLanes, actions: jax.Array) -> Arrived:
-        begin = time.perf_counter()
-        actions = np.asarray(actions)
-        acted = time.perf_counter()
-        made, following = worlds.step(actions.reshape(-1, *actions.shape[2:]))
-        self.spent["acting"] += acted - begin
-        self.spent["stepping"] += time.perf_counter() - acted
-        info = {name: made.info[name] for name in self.env.spec.info}
-        return self._per_member(Arrived(made.obs, made.reward, made.terminated, made.truncated, info, following))
+    def _open(self) -> HostSource:
+        if self._source is None:
+            self._source = HostSource(self.env, self.members, self.lanes)
+        return self._source
 
     def _seeds(self, keys: Any, salt: int) -> list[int]:
         """A seed for every lane of every member."""
@@ -148,21 +121,25 @@ class HostBatch:
 
     def start(self) -> None:
         """Fresh worlds and states for every member."""
-        obs = self._per_member(self._open().reset(self._seeds(self._keys, 0)))
-        self._states = self._compiled["init"](self._keys, self._hyper, obs)
+        source = self._open()
+        self._states = self._compiled["init"](self._keys, self._hyper, source.reset(self._seeds(self._keys, 0)).obs)
         self._accumulator = m.empty(self._template[1])
-        if self.runner.warm is None:
-            return
-        warm = jax.jit(self._vmapped("warm", (0, 0, 0)), donate_argnums=(0,))
+        if self.runner.warm is not None:
+            self._warm_up(source)
+
+    def _warm_up(self, source: HostSource) -> None:
+        warm = jax.jit(self._vmapped("warm", (0, 0, 0, 0, 0)), donate_argnums=(0,))
+        fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
         generators = [np.random.default_rng([1, *np.asarray(key).tolist()]) for key in self._keys]
         for n in range(self.runner.warmup):
             actions = np.stack([random_actions(self.env.spec.action, generator, self.lanes) for generator in generators])
-            keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 2 - n))(self._keys)  # noqa: B023
-            self._states = warm(self._states, keys, self._step(self._worlds, actions), self._hyper)
+            before, arrived = source.step(actions)
+            self._states = warm(self._states, fold(self._keys, 2**31 - 2 - n), before, actions, arrived, self._hyper)
+        self._states = self._states._replace(lanes=jax.tree.map(jnp.asarray, source.lanes))
 
     def run(self, start: int, count: int, total: int) -> None:
         """``count`` iterations of every member, from iteration ``start`` of ``total``. Blocks until they are done."""
-        worlds = self._open()
+        source, last = self._open(), self.runner.steps - 1
         for iteration in range(start, start + count):
             clock = Clock(np.int32(iteration), np.float32(iteration) / np.float32(total))
             learnt, agent = None, self._states.agent
@@ -170,15 +147,18 @@ class HostBatch:
                 inputs = jax.device_put((agent, self._states.waiting, self._states.key), self._learner)
                 learnt = self._compiled["learn"](*inputs, clock, self._hyper_elsewhere)
             play, actions = self._compiled["begin"](self._states, clock, self._hyper)
-            for t in range(self.runner.steps - 1):
-                play, actions = self._compiled["advance"](agent, play, np.int32(t), self._step(worlds, actions), self._hyper)
-            arrived, begin = self._step(worlds, actions), time.perf_counter()
-            learnt = jax.device_put(learnt, self._home)
-            self._states, self._accumulator, self._sound = self._compiled["finish"](
-                self._states, self._accumulator, play, arrived, learnt, clock, self._hyper
-            )
+            gathered = Gathered(self._given)
+            for t in range(last):
+                before, arrived = source.step(actions)
+                play, actions = self._compiled["advance"](agent, play, np.int32(t), before, actions, arrived, self._hyper)
+                gathered.write(t, before, arrived)  # while the device computes
+            before, arrived = source.step(actions)
+            gathered.write(last, before, arrived)
+            begin = time.perf_counter()
+            inputs = (play, before, actions, arrived, gathered.steps, source.lanes, jax.device_put(learnt, self._home), clock, self._hyper)
+            self._states, self._accumulator, self._sound = self._compiled["finish"](self._states, self._accumulator, *inputs)
             jax.block_until_ready(self._sound)
-            self.spent["learning"] += time.perf_counter() - begin
+            self._learning += time.perf_counter() - begin
 
     def sound(self) -> np.ndarray:
         """bool[M]: whether each member's state was free of NaN after the last ``run``."""
@@ -192,15 +172,24 @@ class HostBatch:
     def evaluate(self, keys: Any) -> list[dict[str, Any]]:
         """Each member's evaluation: one episode per lane in worlds of its own, which stay open; ``keys`` uint32 [M, 2]."""
         if self._watched is None:
-            self._watched = self.env.open(self.members * self.lanes)
-        shape = (self.members, self.lanes)
-        finished, returns, lengths = np.zeros(shape, bool), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-        for made in self.watched(keys, self._watched):
-            returns = np.where(finished, returns, made.info["episode_return"])
-            lengths = np.where(finished, lengths, made.info["episode_length"])
-            finished |= np.asarray(made.terminated) | np.asarray(made.truncated)
+            self._watched = HostSource(self.env, self.members, self.lanes)
+        if "watch" not in self._compiled:
+            self._compiled["start"] = jax.jit(self._vmapped("start", (0, 0, 0)))
+            self._compiled["watch"] = jax.jit(self._vmapped("watch", (0, 0, 0, 0, 0, 0)))
+            self._compiled["fold"] = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
+        source, keys = self._watched, jnp.asarray(keys)
+        acting = Acting(self._states.agent, self._states.bonus)
+        carry, actions = self._compiled["start"](acting, keys, source.reset(self._seeds(keys, 3)).obs, self._hyper)
+        finished = np.zeros(source.shape, bool)
+        returns, lengths = np.zeros(source.shape, np.float32), np.zeros(source.shape, np.int32)
+        for t in range(self.runner.spec.max_steps or EVALUATION_LIMIT):
+            before, arrived = source.step(actions)
+            returns = np.where(finished, returns, before.episode_return + arrived.reward)
+            lengths = np.where(finished, lengths, before.episode_length + 1)
+            finished |= arrived.terminated | arrived.truncated
             if finished.all():
                 break
+            carry, actions = self._compiled["watch"](acting, carry, self._compiled["fold"](keys, t), before, actions, arrived, self._hyper)
         limit, found = self.runner.spec.success_return, []
         for i in range(self.members):
             found.append({"evaluation/return": float(returns[i].mean()), "evaluation/length": float(lengths[i].mean())})
@@ -208,24 +197,9 @@ class HostBatch:
                 found[-1]["evaluation/success"] = float((returns[i] >= limit).mean())
         return found
 
-    def watched(self, keys: Any, worlds: HostLanes):
-        """Transitions [M, N] of ``worlds`` driven by the policies as evaluation has them, until the limit of an episode."""
-        if "watch" not in self._compiled:
-            self._compiled["start"] = jax.jit(self._vmapped("start", (0, 0, 0)))
-            self._compiled["watch"] = jax.jit(self._vmapped("watch", (0, 0, 0, 0)))
-            self._compiled["fold"] = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
-        policy = Acting(self._states.agent, self._states.bonus)
-        keys = jnp.asarray(keys)
-        obs = self._per_member(worlds.reset(self._seeds(keys, 3)))
-        carry, actions = self._compiled["start"](policy, keys, obs, self._hyper)
-        for t in range(self.runner.spec.max_steps or EVALUATION_LIMIT):
-            arrived = self._step(worlds, actions)
-            carry, actions, made = self._compiled["watch"](policy, carry, self._compiled["fold"](keys, t), arrived, self._hyper)
-            yield made
-
     def profile(self, iteration: int, total: int) -> tuple[dict[str, float], str]:
         """(seconds of each part since the start of this process, what was timed)."""
-        return dict(self.spent), "the whole run; learning that overlaps with stepping is not in learning"
+        return {**self._open().spent, "learning": self._learning}, "the whole run; learning that overlaps with stepping is not in learning"
 
     def policies(self) -> list[dict[str, Any]]:
         """What acts, of every member: the states of agent and bonus, as numpy arrays."""
@@ -248,27 +222,25 @@ class HostBatch:
 
     def host_snapshot(self) -> bytes | None:
         """The worlds, as bytes; None where they cannot be saved."""
-        worlds = self._open()
+        worlds = self._open().worlds
         return pickle.dumps(worlds.save()) if worlds.save else None
 
     def restore(self, snapshot: Any, host: bytes | None = None, iteration: int = 0) -> None:
         """Go on from a snapshot. Worlds that were not saved start new episodes, with seeds that the iteration decides."""
         self._states, self._accumulator = jax.tree.map(jnp.asarray, snapshot)
-        worlds = self._open()
-        obs = self._per_member(worlds.reset(self._seeds(self._keys, 0 if host else 4 + iteration)))
+        source = self._open()
+        lanes = source.reset(self._seeds(self._keys, 0 if host else 4 + iteration))
         if host:
-            worlds.load(pickle.loads(host))
-            return
-        shape = (self.members, self.lanes)
-        beginning = {"first": jnp.ones(shape, bool), "episode_return": jnp.zeros(shape, jnp.float32), "episode_length": jnp.zeros(shape, jnp.int32)}
-        decoded = jax.vmap(self.env.decode)(jax.tree.map(jnp.asarray, obs))
-        self._states = self._states._replace(lanes=self._states.lanes._replace(obs=decoded, **beginning))
+            source.worlds.load(pickle.loads(host))
+            source.lanes = jax.tree.map(np.array, snapshot[0].lanes)
+        else:
+            self._states = self._states._replace(lanes=jax.tree.map(jnp.asarray, lanes))
 
     def close(self) -> None:
-        for worlds in (self._worlds, self._watched):
-            if worlds:
-                worlds.close()
-        self._worlds = self._watched = None
+        for source in (self._source, self._watched):
+            if source:
+                source.close()
+        self._source = self._watched = None
 
 
 def random_actions(space: Any, generator: np.random.Generator, lanes: int) -> np.ndarray:

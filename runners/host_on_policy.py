@@ -15,13 +15,13 @@ import jax.numpy as jnp
 from agents.base import Learnt, Rollout
 from envs.base import HostEnvironment, Lanes, PyTree, Transition
 from runners import metrics as m
-from runners.base import Arrived, HostRunner
+from runners.base import Arrived, HostRunner, Steps
 from runners.iteration import Assessed, Iteration, Record
 
 
 class HostOnPolicyState(NamedTuple):
     key: jax.Array  # the member's key; never changes
-    lanes: Lanes  # its worlds live on the host: ``world`` is empty
+    lanes: Lanes  # its worlds live on the host: ``world`` is empty, and observations are as they arrived
     memory: PyTree
     agent: PyTree
     bonus: PyTree
@@ -30,38 +30,38 @@ class HostOnPolicyState(NamedTuple):
 
 
 class Play(NamedTuple):
-    """A rollout in the making."""
+    """A rollout in the making: what is made on the device. What the worlds give is gathered on the host (``Steps``)."""
 
-    lanes: Lanes
     memory: PyTree
     bonus: PyTree
-    saw: PyTree  # what the agent saw when it chose ``action``
-    action: jax.Array
+    saw: PyTree  # what the agent saw when it chose the action that is being executed; () where that is the observation
     extras: PyTree
-    rows: Any  # (Transition, extras), both [T, N, ...]; written up to here
+    rows: Any  # (action, extras, note), each [T, N, ...]; written up to here
     keys: jax.Array  # uint32[T, 2, 2]; for observing step t, and for acting after it
 
 
 def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollout: int, evaluation_mode: str, overlap: bool) -> HostRunner:
     """The runner of ``runners.on_policy.on_policy`` for a host world."""
-    agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
+    agent, bonus, spec, augments = pieces.agent, pieces.bonus, pieces.spec, pieces.bonus.info.augments
 
     def fresh(obs) -> Lanes:
-        return Lanes((), env.decode(obs), jnp.ones(lanes, bool), jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, jnp.int32))
+        return Lanes((), obs, jnp.ones(lanes, bool), jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, jnp.int32))
 
-    def arrive(now: Lanes, action, arrived: Arrived) -> tuple[Lanes, Transition]:
-        """The transition that was made, and the lanes after it."""
-        total, length = now.episode_return + arrived.reward, now.episode_length + 1
+    def transition(before: Lanes, action, arrived: Arrived) -> Transition:
+        total, length = before.episode_return + arrived.reward, before.episode_length + 1
         info = {**arrived.info, "episode_return": total, "episode_length": length}
         ends = (arrived.terminated, arrived.truncated)
-        made = Transition(now.obs, action, arrived.reward, env.decode(arrived.obs), *ends, now.first, info)
-        lanes_now = Lanes((), env.decode(arrived.following), made.done, jnp.where(made.done, 0.0, total), jnp.where(made.done, 0, length))
-        return lanes_now, made
+        return Transition(env.decode(before.obs), action, arrived.reward, env.decode(arrived.obs), *ends, before.first, info)
 
-    def choose(agent_state, memory, bonus_state, now: Lanes, key, mode):
-        saw = pieces.seen(bonus_state, now.obs)
-        memory, action, extras = agent.act(agent_state, key, (memory, saw, now.first, mode))
-        return memory, saw, action, extras
+    def choose(agent_state, memory, bonus_state, obs, first, key, mode):
+        saw = pieces.seen(bonus_state, env.decode(obs))
+        memory, action, extras = agent.act(agent_state, key, (memory, saw, first, mode))
+        return memory, saw if augments else (), action, extras
+
+    def observed(bonus_state, key, made: Transition, saw):
+        """(bonus state, what is noted of the step: the whole of it where the agent saw more than the worlds gave)."""
+        bonus_state, made = pieces.observed(bonus_state, key, made, saw if augments else made.obs)
+        return bonus_state, made if augments else made.annotations
 
     def keys(key, clock):
         """(rollout, learn, update) of an iteration."""
@@ -74,62 +74,72 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         state = HostOnPolicyState(member_key, now, agent.start(agent_state, lanes), agent_state, bonus_state, pieces.fresh_record(), None)
         return state._replace(waiting=empty_rollout(state)) if overlap else state
 
-    def warm(state, key, arrived):
-        now, made = arrive(state.lanes, jnp.zeros(()), arrived)
-        bonus_state, _ = bonus.observe(state.bonus, key, made)
-        return state._replace(lanes=now, bonus=bonus.reset(bonus_state, made.done))
-
-    def begin(state, clock):
-        step_keys = jax.random.split(keys(state.key, clock)[0], (rollout, 2))  # of observing and acting in every step, made at once
-        memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, state.lanes, step_keys[-1, 1], "explore")
-        rows = jax.tree.map(lambda x: jnp.zeros((rollout, *x.shape), x.dtype), row_shapes(state, saw, action, extras))
-        return Play(state.lanes, memory, state.bonus, saw, action, extras, rows, step_keys), action
+    def warm(state, key, before, action, arrived):
+        bonus_state, _ = bonus.observe(state.bonus, key, transition(before, action, arrived))
+        return state._replace(bonus=bonus.reset(bonus_state, arrived.terminated | arrived.truncated))
 
     def example(obs: PyTree) -> Arrived:
-        """Shapes of what arrives, in the form that ``decode`` gives."""
+        """Something of the shapes in which the worlds' steps arrive."""
         flag, number = jnp.zeros(lanes, bool), jnp.zeros(lanes, jnp.float32)
         info = {name: jnp.zeros((lanes, *(space.shape or ())), jax.dtypes.canonicalize_dtype(space.dtype)) for name, space in spec.info.items()}
         return Arrived(obs, number, flag, flag, info, obs)
 
     def row_shapes(state, saw, action, extras):
         def row():
-            now, arrived = state.lanes, example(state.lanes.obs)
-            info = {**arrived.info, "episode_return": now.episode_return, "episode_length": now.episode_length}
-            made = Transition(now.obs, action, arrived.reward, now.obs, arrived.terminated, arrived.truncated, now.first, info)
-            return pieces.observed(state.bonus, state.key, made, saw)[1], extras
+            made = transition(state.lanes, action, example(state.lanes.obs))
+            return action, extras, observed(state.bonus, state.key, made, saw)[1]
 
         return jax.eval_shape(row)
+
+    def zeros(shapes, *lead):
+        return jax.tree.map(lambda x: jnp.zeros((*lead, *x.shape), x.dtype), shapes)
 
     def empty_rollout(state) -> Assessed:
         """A rollout of zeros, for the place where one will wait."""
 
         def whole():
-            memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, state.lanes, state.key, "explore")
-            steps, more = jax.tree.map(lambda x: jnp.zeros((rollout, *x.shape), x.dtype), row_shapes(state, saw, action, extras))
-            return pieces.assess(state.bonus, Rollout(steps, more, state.memory, memory, saw, state.lanes.first))[1]
+            memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, state.lanes.obs, state.lanes.first, state.key, "explore")
+            made = jax.eval_shape(lambda: transition(state.lanes, action, example(state.lanes.obs)))
+            rows = zeros(row_shapes(state, saw, action, extras), rollout)
+            steps = rows[2] if augments else zeros(made, rollout)._replace(annotations=rows[2])
+            last_obs = pieces.seen(state.bonus, env.decode(state.lanes.obs))
+            return pieces.assess(state.bonus, Rollout(steps, rows[1], state.memory, memory, last_obs, state.lanes.first))[1]
 
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(whole))
+        return zeros(jax.eval_shape(whole))
 
-    def settle(play: Play, t, arrived: Arrived) -> Play:
+    def begin(state, clock):
+        step_keys = jax.random.split(keys(state.key, clock)[0], (rollout, 2))  # of observing and acting in every step, made at once
+        now = state.lanes
+        memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, now.obs, now.first, step_keys[-1, 1], "explore")
+        return Play(memory, state.bonus, saw, extras, zeros(row_shapes(state, saw, action, extras), rollout), step_keys), action
+
+    def settle(play: Play, t, before: Lanes, action, arrived: Arrived) -> Play:
         """Write step t."""
-        now, made = arrive(play.lanes, play.action, arrived)
-        bonus_state, made = pieces.observed(play.bonus, play.keys[t, 0], made, play.saw)
-        rows = jax.tree.map(lambda all_rows, row: jax.lax.dynamic_update_index_in_dim(all_rows, row, t, 0), play.rows, (made, play.extras))
-        return play._replace(lanes=now, bonus=bonus_state, rows=rows)
+        bonus_state, note = observed(play.bonus, play.keys[t, 0], transition(before, action, arrived), play.saw)
+        row = (action, play.extras, note)
+        rows = jax.tree.map(lambda all_rows, new: jax.lax.dynamic_update_index_in_dim(all_rows, new, t, 0), play.rows, row)
+        return play._replace(bonus=bonus_state, rows=rows)
 
-    def advance(agent_state, play: Play, t, arrived):
-        play = settle(play, t, arrived)
-        memory, saw, action, extras = choose(agent_state, play.memory, play.bonus, play.lanes, play.keys[t, 1], "explore")
-        return play._replace(memory=memory, saw=saw, action=action, extras=extras), action
+    def advance(agent_state, play: Play, t, before: Lanes, action, arrived):
+        play = settle(play, t, before, action, arrived)
+        done = arrived.terminated | arrived.truncated
+        memory, saw, action, extras = choose(agent_state, play.memory, play.bonus, arrived.following, done, play.keys[t, 1], "explore")
+        return play._replace(memory=memory, saw=saw, extras=extras), action
 
     def learn(agent_state, waiting, key, clock):
         return pieces.learn(agent_state, keys(key, clock)[1], (waiting, clock.progress))
 
-    def finish(state, play: Play, arrived, learnt, clock):
+    def finish(state, play: Play, before: Lanes, action, arrived, given: Steps, last: Lanes, learnt, clock):
         _, learn_key, update_key = keys(state.key, clock)
-        play = settle(play, rollout - 1, arrived)
-        last_obs = pieces.seen(play.bonus, play.lanes.obs)
-        batch = Rollout(*play.rows, state.memory, play.memory, last_obs, play.lanes.first)
+        play = settle(play, rollout - 1, before, action, arrived)
+        actions, extras, notes = play.rows
+        if augments:
+            steps = notes
+        else:
+            ends = (given.terminated, given.truncated, given.first)
+            steps = Transition(env.decode(given.obs), actions, given.reward, env.decode(given.next_obs), *ends, given.info, notes)
+        last_obs = pieces.seen(play.bonus, env.decode(last.obs))
+        batch = Rollout(steps, extras, state.memory, play.memory, last_obs, last.first)
         bonus_state, assessed, reward_metrics = pieces.assess(play.bonus, batch)
         if overlap:
             learns = clock.iteration > 0
@@ -141,22 +151,21 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         record, metrics = pieces.updated(state.record, assessed.steps, clock)
         metrics |= found.metrics | {f"bonus/{name}": value for name, value in bonus_metrics.items()} | reward_metrics
         waiting = assessed if overlap else None
-        state = state._replace(lanes=play.lanes, memory=play.memory, agent=agent_state, bonus=bonus_state, record=record, waiting=waiting)
+        state = state._replace(lanes=last, memory=play.memory, agent=agent_state, bonus=bonus_state, record=record, waiting=waiting)
         return state, m.typed(metrics)
 
     def start(state, key, obs):
-        now = fresh(obs)
         bonus_state = bonus.reset(state.bonus, jnp.ones(lanes, bool))
-        memory, saw, action, _ = choose(state.agent, agent.start(state.agent, lanes), bonus_state, now, key, evaluation_mode)
-        return (now, memory, bonus_state, saw, action), action
+        memory, saw, action, _ = choose(state.agent, agent.start(state.agent, lanes), bonus_state, obs, jnp.ones(lanes, bool), key, evaluation_mode)
+        return (memory, bonus_state, saw), action
 
-    def watch(state, carry, key, arrived):
-        now, memory, bonus_state, saw, action = carry
+    def watch(state, carry, key, before: Lanes, action, arrived):
+        memory, bonus_state, saw = carry
         observe_key, act_key = jax.random.split(key)
-        now, made = arrive(now, action, arrived)
-        bonus_state, made = pieces.observed(bonus_state, observe_key, made, saw)
-        memory, saw, action, _ = choose(state.agent, memory, bonus_state, now, act_key, evaluation_mode)
-        return (now, memory, bonus_state, saw, action), action, made
+        bonus_state, _ = observed(bonus_state, observe_key, transition(before, action, arrived), saw)
+        done = arrived.terminated | arrived.truncated
+        memory, saw, action, _ = choose(state.agent, memory, bonus_state, arrived.following, done, act_key, evaluation_mode)
+        return (memory, bonus_state, saw), action
 
     return HostRunner(
         init=init,
@@ -173,5 +182,5 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         steps_per_iteration=lanes * rollout,
         env=env,
         agent=agent,
-        augments=bonus.info.augments,
+        augments=augments,
     )

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from envs.base import HostLanes, Transition
+from envs.base import HostLanes
 from envs.builder import Failure, Integer, Refusal, closest
-from runners.base import Arrived, HostRunner, Runner
+from runners.base import HostRunner, Runner
 from runners.batching import AXIS
+from runners.host_source import HostSource
 from runners.policies import Played, read
 
 WHOLE = {"member": Integer(0), "episodes": Integer(1), "steps": Integer(1), "fps": Integer(1, 240), "seed": Integer(0, 2**31 - 1)}
@@ -111,28 +112,28 @@ def jax_steps(played: Played, runner: Runner, seed: int) -> Iterator[Shown]:
         picture = np.asarray(runner.env.render(lane.world)) if runner.env.render else of_observation(lane.obs)
         carry, made = watch(acting, carry, jax.random.fold_in(key, t)[None])
         t += 1
-        yield shown(picture, made)
+        done = bool(made.terminated[0, 0] | made.truncated[0, 0])
+        yield Shown(picture, float(made.info["episode_return"][0, 0]), done)
 
 
 def host_steps(played: Played, runner: HostRunner, seed: int) -> Iterator[Shown]:
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a screen
-    worlds = runner.env.open(runner.spec.lanes, render=True)
+    source = HostSource(runner.env, 1, runner.spec.lanes, render=True)
     try:
         acting, key = member_first(played.acting), jax.random.PRNGKey(seed)
         start, watch = vmapped(runner.start), vmapped(runner.watch)
-        obs = worlds.reset([int(s) for s in np.random.SeedSequence(seed).generate_state(runner.spec.lanes) % 2**31])
-        (carry, actions), t = start(acting, key[None], jax.tree.map(lambda x: x[None], obs)), 0
+        seeds = np.random.SeedSequence(seed).generate_state(runner.spec.lanes) % 2**31
+        (carry, actions), t = start(acting, key[None], source.reset(seeds.tolist()).obs), 0
         while True:
-            picture = drawn(worlds, runner.env.spec.name)
-            step, following = worlds.step(np.asarray(actions)[0])
-            info = {name: step.info[name] for name in runner.env.spec.info}
-            arrived = Arrived(step.obs, step.reward, step.terminated, step.truncated, info, following)
-            carry, actions, made = watch(acting, carry, jax.random.fold_in(key, t)[None], jax.tree.map(lambda x: x[None], arrived))
+            picture = drawn(source.worlds, runner.env.spec.name)
+            before, arrived = source.step(actions)
+            carry, actions = watch(acting, carry, jax.random.fold_in(key, t)[None], before, actions, arrived)
             t += 1
-            yield shown(picture, made)
+            done = bool(arrived.terminated[0, 0] | arrived.truncated[0, 0])
+            yield Shown(picture, float(before.episode_return[0, 0] + arrived.reward[0, 0]), done)
     finally:
-        worlds.close()
+        source.close()
 
 
 def drawn(worlds: HostLanes, name: str) -> np.ndarray:
@@ -140,11 +141,6 @@ def drawn(worlds: HostLanes, name: str) -> np.ndarray:
     if picture is None:
         raise Refusal(f"the world {name} cannot be drawn: it has no render_mode=rgb_array")
     return np.asarray(picture)
-
-
-def shown(picture: np.ndarray, made: Transition) -> Shown:
-    done = bool(made.terminated[0, 0] | made.truncated[0, 0])
-    return Shown(picture, float(made.info["episode_return"][0, 0]), done)
 
 
 def of_observation(obs: Any) -> np.ndarray:
