@@ -4,6 +4,7 @@
   rnd      PPO with RND on MiniGrid-DoorKey-8x8
   startup  from the command to --help, list, and the first line of metrics
   worlds   random actions per world
+  host     PPO on Gymnasium and Atari worlds, beside the bare vector world and Stable-Baselines3 where given
 
 Every configuration runs in a process of its own, in turn (A B C, A B C, ...), so what disturbs the machine disturbs all of them;
 medians over the rounds are reported, and ratios are medians of the ratios within a round. docs/speed.md has the peers' set-up.
@@ -56,6 +57,16 @@ RND = {
 }
 
 
+HOST = {
+    "exploration": "none",
+    "agent.epochs": 4,
+    "agent.minibatches": 4,
+    "agent.hidden": "[64,64]",
+    "agent.activation": "tanh",
+    "agent.learning_rate": 2.5e-4,
+}
+
+
 def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # an exit ends the running program and removes the folder
@@ -81,6 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--purejaxrl", metavar="FILE", help="purejaxrl/ppo.py of a checkout")
     parser.add_argument("--purejaxrl-python", metavar="PYTHON", help="interpreter for it (default: that of rejax)")
     parser.add_argument("--json", metavar="FILE", help="append the results to FILE, as one line")
+    parser.add_argument("--sb3-python", metavar="PYTHON", help="interpreter of an environment with stable-baselines3 and mujoco<3.11")
     options = parser.parse_args()
     if options.purejaxrl and not (options.purejaxrl_python or options.rejax_python):
         parser.error("--purejaxrl needs --purejaxrl-python or --rejax-python: an environment with gymnax<1, distrax, flax and optax")
@@ -148,7 +160,39 @@ def worlds(options, folder):
     return [speed_row(name, runs) for name, runs in found.items() if re.search(options.only, name)], {}
 
 
-BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds}
+def host(options, folder):
+    """PPO on host worlds beside the bare vector world under random actions, and beside Stable-Baselines3."""
+    wanted = {}
+    for id, lanes, rollout, steps in (("HalfCheetah-v5", 8, 256, 100_000), ("CartPole-v1", 8, 128, 100_000)):
+        steps = options.steps or steps
+        settings = HOST | {"env": "gymnasium", "env.id": id, "runner.lanes": lanes, "runner.rollout": rollout}
+        wanted[f"bare {id}, 8 lanes"] = bare(id, lanes, steps // lanes)
+        wanted[f"bare {id}, 64 lanes"] = bare(id, 8 * lanes, steps // lanes // 4)
+        for seeds in (1, 8):
+            for overlap in ("false", "true"):
+                name = f"farlands {id}, {plural(seeds)}{', overlap' if overlap == 'true' else ''}"
+                wanted[name] = training(folder, settings | {"seeds": seeds, "total_steps": steps, "runner.overlap": overlap})
+        if options.sb3_python:
+            wanted[f"SB3 {id}"] = peer(folder, options.sb3_python, "sb3_ppo.py", id, lanes, rollout, steps)
+    atari = HOST | {"env": "atari", "env.game": "breakout", "runner.lanes": 16, "runner.rollout": 128, "seeds": 1, "runner.overlap": "true"}
+    wanted["bare breakout, 16 lanes"] = bare("atari:breakout", 16, 400)
+    wanted["farlands breakout, 1 seed, overlap"] = training(folder, atari | {"total_steps": 4 * 16 * 128})
+    wanted["farlands breakout, random agent"] = training(
+        folder, {k: v for k, v in atari.items() if not k.startswith("agent")} | {"agent": "random", "runner.overlap": "false", "total_steps": 8 * 16 * 128}
+    )
+    runs = in_turn(options, wanted)
+    pairs = []
+    for a in runs:
+        world, lanes = a.split(",")[0].removeprefix("farlands "), "64 lanes" if "8 seeds" in a else "16 lanes" if "breakout" in a else "8 lanes"
+        pairs += [(a, b) for b in (f"bare {world}, {lanes}", f"SB3 {world}") if a.startswith("farlands") and b in runs]
+    return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
+
+
+def bare(id: str, lanes: int, steps: int) -> Callable[[], Run]:
+    return lambda: run_program([sys.executable, PROGRAMS / "bare_vector.py", id, lanes, steps], ours())
+
+
+BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds, "host": host}
 
 
 # Measuring

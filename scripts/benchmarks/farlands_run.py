@@ -12,15 +12,14 @@ from pathlib import Path
 
 from timing import Stopwatch, tell
 
-from runners import devices
+from runners import api
 from runners.compose import compose
 
 
 def main(overrides: list[str]) -> None:
     config = compose(overrides)
-    batching, cores = devices.resolve_batching(config["batching"], config["seeds"])
-    devices.prepare(cores)
-    from runners.loop import Loop  # after prepare: jax reads its flags once
+    batching = api.prepared(config)
+    from runners.loop import Loop  # after prepared: jax reads its flags once
     from runners.train import train
 
     inner, found, preparing = Loop.run, {}, Stopwatch()
