@@ -66,7 +66,7 @@ def show(title: str, summary: dict[str, Any]) -> None:
         console.width = 120
     columns = [c for c in COLUMNS if any(c[1] in member["metrics"] for member in summary["members"])]
     table = Table(title=f"{title}\n{summary['name']}: {summary['steps']:,} steps per member, {summary['steps_per_second']:,.0f} steps/s".strip())
-    table.add_column("member")
+    table.add_column("member", overflow="fold")
     for heading, _, _ in columns:
         table.add_column(heading, justify="right")
     for member in summary["members"]:

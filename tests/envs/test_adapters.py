@@ -144,7 +144,7 @@ def test_gymnax_can_be_built_inside_a_traced_function_under_strict_promotion():
     [
         ({"id": "Cartpole-v1"}, "did you mean CartPole-v1.*legal: Acrobot-v1"),
         ({"max_step": 5}, "env.max_step: .*did you mean max_steps_in_episode.*gravity"),
-        ({"max_steps_in_episode": 0}, r"max_steps_in_episode=0 is not legal .* whole number in \[1"),
+        ({"max_steps_in_episode": 0}, r"max_steps_in_episode=0 is not legal .* whole number, 1 or more"),
         ({"gravity": "low"}, "gravity='low' is not legal .* a number"),
     ],
 )
@@ -153,10 +153,10 @@ def test_gymnax_refuses(arguments, message):
         gymnax(**arguments)
 
 
-@pytest.mark.parametrize(("builder", "package", "extra"), [(gymnax, "gymnax", "core"), (xminigrid, "xminigrid", "minigrid")])
+@pytest.mark.parametrize(("builder", "package", "extra"), [(gymnax, "gymnax", r"-e \."), (xminigrid, "xminigrid", r"\[minigrid\]")])
 def test_a_missing_package_names_its_extra(monkeypatch, builder, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(Refusal, match=rf"needs the package '{package}'.*\[{extra}\]"):
+    with pytest.raises(Refusal, match=rf"needs the package '{package}'.*{extra}"):
         builder()
 
 
