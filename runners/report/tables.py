@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +38,14 @@ def state(group: Group) -> str:
     """Whether the run is finished, and how many of the group's members were frozen."""
     members = (group.run.summary or {}).get("members", [])
     frozen = sum(member < len(members) and members[member].get("frozen_at_step") is not None for member in group.members)
-    return group.run.state + (f"; {frozen} frozen (a number became NaN)" if frozen else "")
+    said = group.run.state + (f"; {frozen} frozen (a number became NaN)" if frozen else "")
+    return said + ("; resumed with new episodes: its worlds cannot be saved" if restarted(group.run) else "")
+
+
+def restarted(run: Run) -> bool:
+    """Whether a run was stopped and went on in worlds that could not be saved: it is then not what an uninterrupted one would be."""
+    plans = [start.get("plan") for start in run.starts]
+    return len(plans) > 1 and any(isinstance(plan, Mapping) and plan.get("worlds_saved") is False for plan in plans)
 
 
 def run_time(run: Run) -> dict[str, float] | None:

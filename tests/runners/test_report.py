@@ -307,3 +307,14 @@ def console(browser: str, file: Path, folder: Path) -> list[str]:
     done = subprocess.run([browser, *options, file.as_uri()], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_run_that_went_on_in_new_episodes_is_told(tmp_path):
+    """Worlds that cannot be saved: the manifest says so, and once such a run was resumed the report does."""
+    run = make(tmp_path / "run", [[0.0, 1.0]])
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["starts"][0]["plan"] = {"worlds_saved": False}
+    for starts, told in ((manifest["starts"], False), (manifest["starts"] * 2, True)):
+        (run / "manifest.json").write_text(json.dumps({"starts": starts}))
+        state = tables.state(curves.groups([read_run(run)])[0])
+        assert ("new episodes" in state) == told, state
