@@ -72,7 +72,9 @@ def prepared(config: dict[str, Any]) -> str:
     if (config.get("runner") or {}).get("overlap") is True:  # learning needs a device of its own
         cores = max(cores, 2)
     if "jax" not in sys.modules:
-        devices.prepare(cores)
+        # one member in Gymnasium's worlds computes next to nothing between two steps: handing that to another thread takes longer than doing it
+        small = cores == 1 and members(config) == 1 and str((config.get("env") or {}).get("_target_")).startswith("envs.gymnasium.")
+        devices.prepare(cores, threads=1 if small else None)
     elif batching == "shard":
         import jax
 

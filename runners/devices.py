@@ -48,7 +48,7 @@ def resolve_batching(batching: str, members: int) -> tuple[str, int]:
     return ("vmap" if count == 1 and batching == "auto" else "shard"), count
 
 
-def prepare(devices: int) -> None:
+def prepare(devices: int, threads: int | None = None) -> None:
     """Set the environment for jax: CPU devices, the persistent compilation cache, and a cure for a hang. Refuses a GPU that jax cannot use.
 
     jaxlib 0.10 on a CPU with two cores never returns from some vmapped loops unless its concurrency-optimised scheduler is off.
@@ -65,6 +65,8 @@ def prepare(devices: int) -> None:
         if version >= (0, 10) and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
             flags += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
         os.environ["XLA_FLAGS"] = flags.strip()
+    if threads:
+        os.environ.setdefault("NPROC", str(threads))  # how many threads XLA's CPU client may have
     # orthogonal initial weights come from LAPACK, whose waiting threads burn seconds on few cores
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / processor()))
