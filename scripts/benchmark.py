@@ -174,11 +174,11 @@ def host(options, folder):
                 wanted[name] = training(folder, settings | {"seeds": seeds, "total_steps": steps, "runner.overlap": overlap})
         if options.sb3_python:
             wanted[f"SB3 {id}"] = peer(folder, options.sb3_python, "sb3_ppo.py", id, lanes, rollout, steps)
-    atari = HOST | {"env": "atari", "env.game": "breakout", "runner.lanes": 16, "runner.rollout": 128, "seeds": 1, "runner.overlap": "true"}
+    atari = HOST | {"env": "atari", "env.game": "breakout", "runner.lanes": 16, "runner.rollout": 64, "seeds": 1, "runner.overlap": "true"}
     wanted["bare breakout, 16 lanes"] = bare("atari:breakout", 16, 400)
-    wanted["farlands breakout, 1 seed, overlap"] = training(folder, atari | {"total_steps": 4 * 16 * 128})
+    wanted["farlands breakout, 1 seed, overlap"] = training(folder, atari | {"total_steps": 4 * 16 * 64})
     wanted["farlands breakout, random agent"] = training(
-        folder, {k: v for k, v in atari.items() if not k.startswith("agent")} | {"agent": "random", "runner.overlap": "false", "total_steps": 8 * 16 * 128}
+        folder, {k: v for k, v in atari.items() if not k.startswith("agent")} | {"agent": "random", "runner.overlap": "false", "total_steps": 8 * 16 * 64}
     )
     runs = in_turn(options, wanted)
     pairs = []
