@@ -10,6 +10,8 @@ import pytest
 
 from agents.networks import BlockConv
 
+pytestmark = pytest.mark.medium  # a few programs to compile
+
 
 @pytest.mark.parametrize(("side", "channels", "kernel", "stride"), [(36, 3, 8, 4), (39, 1, 8, 4), (20, 5, 4, 2), (9, 4, 3, 1)])
 def test_block_convolutions_are_convolutions(side, channels, kernel, stride):

@@ -9,6 +9,8 @@ import pytest
 from runners.base import Clock
 from tests.runners.tiny import AGENTS, BONUSES, TINY, assert_equal, batch_of
 
+pytestmark = pytest.mark.medium  # a few programs to compile
+
 
 def run(overrides, batching):
     batch, total = batch_of(overrides, batching)

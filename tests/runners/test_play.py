@@ -18,6 +18,8 @@ from runners.play import enlarged, of_observation, parse, play
 from runners.policies import load
 from tests.runners.tiny import TINY, batch_of
 
+pytestmark = pytest.mark.medium  # a few programs to compile
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
