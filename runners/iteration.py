@@ -53,7 +53,6 @@ class Iteration(NamedTuple):
     assess: Callable  # (bonus state, rollout) -> (bonus state, Assessed, metrics)
     learn: Callable  # (agent state, key, (Assessed, progress)) -> (agent state, Learnt)
     updated: Callable  # (record, steps, clock) -> (record, metrics)
-    reward_metrics: Callable[..., dict[str, Any]]
 
 
 def iteration(
@@ -139,7 +138,7 @@ def iteration(
             found |= {f"world/{name}": m.Last(value) for name, value in tally.report(scores).items()}
         return new, found
 
-    return Iteration(agent_spec, agent, bonus, seen, observed, fresh_record, assess, learn, updated, reward_metrics)
+    return Iteration(agent_spec, agent, bonus, seen, observed, fresh_record, assess, learn, updated)
 
 
 def seen_by_agent(spec: Spec, bonus: Bonus) -> Spec:
