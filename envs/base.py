@@ -117,7 +117,6 @@ class HostEnvironment(NamedTuple):
     open: Callable[..., HostLanes]  # (lanes, render=False) -> HostLanes
     unsaved: str | None = None  # why these worlds have no exact snapshots; None: they have
     decode: Callable[[PyTree], PyTree] = lambda obs: obs  # obs [N] as they arrive -> of ``spec.observation``; part of compiled programs
-    rewrapped: Callable[[Sequence[Callable]], HostEnvironment] | None = None  # Gymnasium wrappers, innermost first -> the same worlds in them
 
 
 def sample_action(space: spaces.Space, key: Key, lanes: int) -> jax.Array:

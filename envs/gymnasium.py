@@ -61,27 +61,24 @@ def gymnasium(
     register(id)
     chosen = [functools.partial(locate(e["_target_"], "env.wrappers._target_"), **{k: v for k, v in e.items() if k != "_target_"}) for e in wrappers]
 
-    def assembled(more: Sequence[Callable]) -> HostEnvironment:
-        def make(render: bool = False) -> library.Env:
-            env = library.make(id, disable_env_checker=True, **{**arguments, **({"render_mode": "rgb_array"} if render else {})})
-            for wrapper in (*chosen, *more):
-                env = wrapper(env)
-            return env
+    def make(render: bool = False) -> library.Env:
+        env = library.make(id, disable_env_checker=True, **{**arguments, **({"render_mode": "rgb_array"} if render else {})})
+        for wrapper in chosen:
+            env = wrapper(env)
+        return env
 
-        probe = first_made(id, make)
-        try:
-            spec, convert, found = described(id, probe, text_size, info)
-            unsaved = snapshot.why_not(probe)
-        finally:
-            probe.close()
-        recipe = Recipe(make, spec.observation, convert, spec.action, found, spec.name)
+    probe = first_made(id, make)
+    try:
+        spec, convert, found = described(id, probe, text_size, info)
+        unsaved = snapshot.why_not(probe)
+    finally:
+        probe.close()
+    recipe = Recipe(make, spec.observation, convert, spec.action, found, spec.name)
 
-        def open_(lanes: int, render: bool = False) -> HostLanes:
-            return open_lanes(recipe, lanes, workers, render, unsaved is None)
+    def open_(lanes: int, render: bool = False) -> HostLanes:
+        return open_lanes(recipe, lanes, workers, render, unsaved is None)
 
-        return HostEnvironment(spec, open_, unsaved, rewrapped=assembled)
-
-    return assembled(())
+    return HostEnvironment(spec, open_, unsaved)
 
 
 def described(id: str, probe: library.Env, text_size: int, info: Sequence[str]) -> tuple[Spec, Callable, dict[str, tuple[spaces.Space, Callable]]]:

@@ -9,17 +9,15 @@
   Learning", arXiv 1808.04355, section 5; the remote is that of Savinov et al., arXiv 1810.02274).
 
 Sticky actions are outermost: the remote is used by the action that is executed, whoever chose it. Each comes as a pure function
-``Environment -> Environment`` and, for host worlds, as a ``gymnasium.Wrapper`` that draws from the world's own generator.
+``Environment -> Environment``; for host worlds see envs/lane_wrappers.py.
 """
 
 from __future__ import annotations
 
-import functools
 import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,26 +45,12 @@ def wrapped(
     """``env`` with sticky actions and a noisy TV; ``env`` itself where both are 0. ``sticky_actions`` may be traced."""
     never = isinstance(sticky_actions, numbers.Real) and sticky_actions == 0
     if isinstance(env, HostEnvironment):
-        return env if never and not noisy_tv else rewrapped(env, sticky_actions, noisy_tv)
+        from envs.lane_wrappers import wrapped_lanes
+
+        return env if never and not noisy_tv else wrapped_lanes(env, sticky_actions, noisy_tv)
     if noisy_tv:
         env = with_noisy_tv(env, noisy_tv)
     return env if never else with_sticky_actions(env, sticky_actions)
-
-
-def host_wrappers(sticky_actions: float, noisy_tv: int) -> list[Callable[[gymnasium.Env], gymnasium.Env]]:
-    """The same for a host world: what to wrap it in, in this order (``gymnasium.make_vec(wrappers=...)``). Picklable."""
-    tv = [functools.partial(NoisyTV, size=noisy_tv)] if noisy_tv else []
-    return tv + ([functools.partial(StickyActions, probability=sticky_actions)] if sticky_actions else [])
-
-
-def rewrapped(env: HostEnvironment, sticky_actions: float, noisy_tv: int) -> HostEnvironment:
-    """The host world in wrappers of its own. Raises Refusal where the world takes none, or for a traced probability."""
-    if not isinstance(sticky_actions, numbers.Real):
-        raise Refusal("vmap.env.sticky_actions: worlds that live on the host are the same for all members; sweep it with -m env.sticky_actions=...")
-    if env.rewrapped is None:
-        raise Refusal(f"env.sticky_actions and env.noisy_tv: the world {env.spec.name!r} takes no wrappers; Atari has env.sticky of its own")
-    made = env.rewrapped(host_wrappers(sticky_actions, noisy_tv))
-    return made._replace(spec=made.spec._replace(deterministic=False))
 
 
 def with_sticky_actions(env: Environment, probability: float | jax.Array) -> Environment:
@@ -133,44 +117,3 @@ def tv_space(observation: spaces.Space, action: spaces.Space, size: int) -> spac
     if "tv" in inner:
         raise Refusal("env.noisy_tv: the world's observations have an entry 'tv' already; leave it at env.noisy_tv=0")
     return spaces.Dict({**inner, "tv": spaces.Box(0.0, 1.0, (size,), np.float32)})
-
-
-class StickyActions(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
-    """``with_sticky_actions`` for a Gymnasium world."""
-
-    def __init__(self, env: gymnasium.Env, probability: float):
-        gymnasium.utils.RecordConstructorArgs.__init__(self, probability=probability)
-        gymnasium.Wrapper.__init__(self, env)
-        self.probability = probability
-        self.last_action: Any = None  # executed last in this episode
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        self.last_action = None
-        return self.env.reset(seed=seed, options=options)
-
-    def step(self, action: Any) -> tuple:
-        if self.last_action is None or self.np_random.random() >= self.probability:
-            self.last_action = np.copy(action) if isinstance(action, np.ndarray) else action  # a caller may reuse its array
-        return self.env.step(self.last_action)
-
-
-class NoisyTV(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
-    """``with_noisy_tv`` for a Gymnasium world."""
-
-    def __init__(self, env: gymnasium.Env, size: int):
-        gymnasium.utils.RecordConstructorArgs.__init__(self, size=size)
-        gymnasium.Wrapper.__init__(self, env)
-        self.observation_space = tv_space(env.observation_space, env.action_space, size)
-        self.size = size
-        self.shown = np.zeros(size, np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        obs, info = self.env.reset(seed=seed, options=options)
-        self.shown = self.np_random.random(self.size, np.float32)
-        return beside(obs, self.shown), info
-
-    def step(self, action: Any) -> tuple:
-        obs, *rest = self.env.step(action)
-        if remote_of(self.action_space)(np.asarray(action)):
-            self.shown = self.np_random.random(self.size, np.float32)
-        return (beside(obs, self.shown), *rest)

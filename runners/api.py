@@ -69,12 +69,11 @@ def policy(run: Path | str, member: int = 0, which: str = "best") -> Policy:
 def prepared(config: dict[str, Any]) -> str:
     """The resolved batching; sets jax's flags if jax is not there yet."""
     batching, cores = devices.resolve_batching(str(config.get("batching")), members(config))
-    if (config.get("runner") or {}).get("overlap") is True:  # learning needs a device of its own
-        cores = max(cores, 2)
     if "jax" not in sys.modules:
-        # one member in Gymnasium's worlds computes next to nothing between two steps: handing that to another thread takes longer than doing it
-        small = cores == 1 and members(config) == 1 and str((config.get("env") or {}).get("_target_")).startswith("envs.gymnasium.")
-        devices.prepare(cores, threads=1 if small else None)
+        world = str((config.get("env") or {}).get("_target_"))
+        # one member in Gymnasium's worlds computes next to nothing between two steps: more threads only wait for each other
+        small = world.startswith("envs.gymnasium.") and members(config) == 1
+        devices.prepare(cores, threads=1 if small else None, inline=world.startswith(("envs.gymnasium.", "envs.atari.")))
     elif batching == "shard":
         import jax
 

@@ -1,4 +1,4 @@
-"""What must be decided before jax is imported: devices, flags, caches. This module never imports jax itself."""
+"""What must be decided before jax is imported: devices, flags, caches. Only runs on host worlds import jax here."""
 
 from __future__ import annotations
 
@@ -48,8 +48,11 @@ def resolve_batching(batching: str, members: int) -> tuple[str, int]:
     return ("vmap" if count == 1 and batching == "auto" else "shard"), count
 
 
-def prepare(devices: int, threads: int | None = None) -> None:
+def prepare(devices: int, threads: int | None = None, inline: bool = False) -> None:
     """Set the environment for jax: CPU devices, the persistent compilation cache, and a cure for a hang. Refuses a GPU that jax cannot use.
+
+    ``inline``: for worlds on the host. A CPU computes in the thread that asks, one operation after the other: handing an acting program to
+    other threads, as XLA does by default, takes several times as long as the program.
 
     jaxlib 0.10 on a CPU with two cores never returns from some vmapped loops unless its concurrency-optimised scheduler is off.
     """
@@ -62,7 +65,7 @@ def prepare(devices: int, threads: int | None = None) -> None:
         if devices > 1 and "xla_force_host_platform_device_count" not in flags:
             flags += f" --xla_force_host_platform_device_count={devices}"
         version = tuple(int(x) for x in importlib.metadata.version("jaxlib").split(".")[:2])
-        if version >= (0, 10) and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
+        if (inline or version >= (0, 10)) and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
             flags += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
         os.environ["XLA_FLAGS"] = flags.strip()
     if threads:
@@ -74,3 +77,7 @@ def prepare(devices: int, threads: int | None = None) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     # a cached CPU program is reported, at error level, as built for another machine, for features that no machine has
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if inline and on_cpu():
+        import jax
+
+        jax.config.update("jax_cpu_enable_async_dispatch", False)  # there is no environment variable for it

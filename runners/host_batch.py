@@ -1,8 +1,7 @@
 """All members of a run whose worlds live on the host: the counterpart of ``runners/batching.py``'s ``Batch``, with the same functions.
 
 The worlds of all members are opened together and stepped together, [members x lanes]; the pieces of ``HostRunner`` are compiled once each,
-vmapped over members. Learning that overlaps with stepping is dispatched before the first step and awaited after the last one, on the
-last local device.
+vmapped over members. Learning that overlaps with stepping runs in a thread, from before the first step to after the last one.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import PyTree, strong
+from envs.base import strong
 from envs.builder import Refusal
 from runners import memory
 from runners import metrics as m
@@ -38,9 +38,7 @@ class HostBatch:
         self._keys = keys
         self._hyper = {name: jnp.asarray(values, jnp.float32) for name, values in hyper.items()}
         self._make = make_runner
-        # a device runs one program at a time: to learn while another acts, learning needs a device of its own (of a CPU, a core)
-        self._home, self._learner = jax.local_devices()[0], jax.local_devices()[-1]
-        self._hyper_elsewhere = jax.device_put(self._hyper, self._learner)
+        self._learner = ThreadPoolExecutor(1, "learner") if runner.learn else None
         self._source: HostSource | None = None
         self._watched: HostSource | None = None
         self._compiled: dict[str, Any] = {}
@@ -83,9 +81,9 @@ class HostBatch:
         self._traced["begin"] = jax.jit(begin).trace(states, clock, self._hyper)
         learnt = None
         if self.runner.learn:
-            learn, inputs = self._vmapped("learn", (0, 0, 0, None)), self._elsewhere((states.agent, states.waiting, states.key))
-            learnt = jax.eval_shape(learn, *inputs, clock, self._hyper)
-            self._traced["learn"] = jax.jit(learn).trace(*inputs, clock, self._hyper_elsewhere)
+            learn, inputs = self._vmapped("learn", (0, 0, 0, None)), (states.agent, states.waiting, states.key, clock, self._hyper)
+            learnt = jax.eval_shape(learn, *inputs)
+            self._traced["learn"] = jax.jit(learn).trace(*inputs)
         if self.runner.steps > 1:
             advance = self._vmapped("advance", (0, 0, None, 0, 0, 0))
             inputs = (states.agent, play, number, now, actions, arrived, self._hyper)
@@ -96,11 +94,6 @@ class HostBatch:
         self._traced["finish"] = jax.jit(finish, donate_argnums=(0, 1)).trace(states, metrics, *inputs)
         state = memory.tree_bytes(states)
         return {"state": state, "peak": max(state, memory.peak_bytes(self._traced["finish"].jaxpr.jaxpr))}
-
-    def _elsewhere(self, shapes: PyTree) -> PyTree:
-        """The shapes, on the device that learns."""
-        place = jax.sharding.SingleDeviceSharding(self._learner)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
 
     def compile(self) -> None:
         self._compiled = {name: traced.lower().compile() for name, traced in self._traced.items()}
@@ -143,9 +136,9 @@ class HostBatch:
         for iteration in range(start, start + count):
             clock = Clock(np.int32(iteration), np.float32(iteration) / np.float32(total))
             learnt, agent = None, self._states.agent
-            if self.runner.learn:
-                inputs = jax.device_put((agent, self._states.waiting, self._states.key), self._learner)
-                learnt = self._compiled["learn"](*inputs, clock, self._hyper_elsewhere)
+            if self._learner:
+                inputs = (agent, self._states.waiting, self._states.key, clock, self._hyper)
+                learnt = self._learner.submit(self._compiled["learn"], *inputs)
             play, actions = self._compiled["begin"](self._states, clock, self._hyper)
             gathered = Gathered(self._given)
             for t in range(last):
@@ -155,7 +148,7 @@ class HostBatch:
             before, arrived = source.step(actions)
             gathered.write(last, before, arrived)
             begin = time.perf_counter()
-            inputs = (play, before, actions, arrived, gathered.steps, source.lanes, jax.device_put(learnt, self._home), clock, self._hyper)
+            inputs = (play, before, actions, arrived, gathered.steps, source.lanes, learnt and learnt.result(), clock, self._hyper)
             self._states, self._accumulator, self._sound = self._compiled["finish"](self._states, self._accumulator, *inputs)
             jax.block_until_ready(self._sound)
             self._learning += time.perf_counter() - begin
@@ -241,6 +234,8 @@ class HostBatch:
             if source:
                 source.close()
         self._source = self._watched = None
+        if self._learner:
+            self._learner.shutdown()
 
 
 def random_actions(space: Any, generator: np.random.Generator, lanes: int) -> np.ndarray:

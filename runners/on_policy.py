@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from agents.base import Rollout
 from envs.base import Environment, HostEnvironment, Lanes, PyTree, any_member, sample_action
-from envs.builder import FLAG, FRACTION, Choice, Integer, Real, options
+from envs.builder import FLAG, FRACTION, Choice, Integer, Real, Refusal, options
 from runners import metrics as m
 from runners.base import HostRunner, Runner
 from runners.host_on_policy import host_on_policy
@@ -55,7 +55,7 @@ def on_policy(
     """Runner for ``make_agent(spec)`` and ``make_intrinsic(spec)``.
 
     discount and extrinsic_weight belong to the world's own rewards; those of the bonus come with ``make_intrinsic``. ``overlap`` (host
-    worlds only; without effect on JAX worlds): learn from the rollout before while the next is collected, so that the acting policy is
+    worlds only; refused for JAX worlds): learn from the rollout before while the next is collected, so that the acting policy is
     one rollout older.
     """
     pieces = iteration(
@@ -68,6 +68,8 @@ def on_policy(
     )
     if isinstance(env, HostEnvironment):
         return host_on_policy(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, overlap=overlap)
+    if overlap:
+        raise Refusal(f"runner.overlap=true is for worlds on the host; {env.spec.name!r} and the learner are one program; leave it at false")
     source = jax_source(env, lanes, axis)
     agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
 

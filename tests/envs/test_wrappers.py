@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
-import pickle
 
 import gymnasium
 import jax
@@ -14,10 +11,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.base import Environment, Spec, TimeStep
+from envs.base import Environment, HostEnvironment, Spec, TimeStep
 from envs.builder import Refusal, build
 from envs.deep_sea import deep_sea
-from envs.wrappers import StickyActions, host_wrappers, wrapped
+from envs.gymnasium import gymnasium as gymnasium_world
+from envs.wrappers import wrapped
 from runners.compose import compose
 from runners.experiment import experiment
 from runners.source import jax_source
@@ -55,8 +53,10 @@ class Echo(gymnasium.Env):
         return np.copy(action)[()], 0.0, self.t >= self.length, False, {}
 
 
-def host(env: gymnasium.Env, sticky_actions: float = 0.0, noisy_tv: int = 0) -> gymnasium.Env:
-    return functools.reduce(lambda inner, wrap: wrap(inner), host_wrappers(sticky_actions, noisy_tv), env)
+def host(space: spaces.Space = spaces.Discrete(FAR), length: int = FAR, **wrappers) -> HostEnvironment:  # noqa: B008
+    if "Echo-v0" not in gymnasium.registry:
+        gymnasium.register("Echo-v0", Echo)
+    return wrapped(gymnasium_world(id="Echo-v0", arguments={"action": space, "length": length}), **wrappers)
 
 
 def play_jax(actions, space, length=FAR, seed=0, **wrappers):
@@ -77,16 +77,14 @@ def play_jax(actions, space, length=FAR, seed=0, **wrappers):
 
 
 def play_host(actions, space, length=FAR, seed=0, **wrappers):
-    env = host(Echo(space, length), **wrappers)
-    first, _ = env.reset(seed=seed)
-    seen = []
+    env = host(space, length, **wrappers)
+    worlds = env.open(1)
+    first, seen = worlds.reset([seed]), []
     for action in actions:
-        obs, _, terminated, *_ = env.step(action)
-        assert env.observation_space.contains(obs)
-        seen.append(obs)
-        if terminated:
-            env.reset()
-    return first, jax.tree.map(lambda *leaves: np.stack(leaves), *seen)
+        made, _ = worlds.step(np.asarray(action)[None])
+        seen.append(made.obs)
+    worlds.close()
+    return jax.tree.map(lambda leaf: leaf[0], first), jax.tree.map(lambda *leaves: np.stack(leaves)[:, 0], *seen)
 
 
 each_kind = pytest.mark.parametrize("play", [play_jax, play_host])
@@ -95,7 +93,8 @@ each_kind = pytest.mark.parametrize("play", [play_jax, play_host])
 def test_zero_changes_nothing():
     env = deep_sea(size=4)
     assert wrapped(env, sticky_actions=0, noisy_tv=0) is env and wrapped(env, sticky_actions=0.0) is env
-    assert host_wrappers(0.0, 0) == []
+    env = host()
+    assert wrapped(env, sticky_actions=0.0, noisy_tv=0) is env
 
 
 @each_kind
@@ -205,45 +204,48 @@ def test_a_dictionary_gains_an_entry():
 
 def test_a_world_without_a_remote_is_refused():
     with pytest.raises(Refusal, match="env.noisy_tv needs Discrete or Box actions.*env.noisy_tv=0"):
-        host(Echo(spaces.MultiDiscrete([2, 2])), noisy_tv=1)
+        wrapped(echo(spaces.MultiDiscrete([2, 2])), noisy_tv=1)
 
 
-def test_host_worlds_are_repeated_by_their_seed_and_survive_copies():
-    env = host(Echo(), sticky_actions=0.5, noisy_tv=2)
+@pytest.mark.parametrize("space", [spaces.Discrete(FAR), BOX], ids=["discrete", "box"])
+def test_host_worlds_are_repeated_by_their_seed_and_survive_snapshots(space):
+    env = host(space, 7, sticky_actions=0.5, noisy_tv=2)
+    generator = np.random.default_rng(0)
+    actions = generator.integers(0, 3, (40, 2)) if isinstance(space, spaces.Discrete) else generator.uniform(-1, 1, (40, 2, 2)).astype(np.float32)
+    worlds = env.open(2)
 
-    def go_on(world, start):
-        return [(int(obs["obs"]), obs["tv"].tolist()) for obs in (world.step(t % 3)[0] for t in range(start, start + 20))]
+    def go_on(worlds, start):
+        return jax.tree.map(np.ndarray.tolist, [worlds.step(action)[0].obs for action in actions[start : start + 20]])
 
-    env.reset(seed=5)
-    once = go_on(env, 0)
-    copies = copy.deepcopy(env), pickle.loads(pickle.dumps(env))
-    goes_on = go_on(env, 20)
-    assert all(go_on(world, 20) == goes_on for world in copies)
-    env.reset(seed=5)
-    assert go_on(env, 0) == once
-    env.reset(seed=6)
-    assert go_on(env, 0) != once
+    worlds.reset([5, 9])
+    once = go_on(worlds, 0)
+    snapshots = worlds.save()
+    goes_on = go_on(worlds, 20)
+    other = env.open(2)
+    other.reset([0, 0])
+    other.load(snapshots)
+    assert go_on(other, 20) == goes_on
+    worlds.reset([5, 9])
+    assert go_on(worlds, 0) == once
+    worlds.reset([6, 9])
+    assert go_on(worlds, 0) != once
 
 
 def test_an_action_array_may_be_used_again():
-    env = StickyActions(Echo(BOX), 1.0)
-    env.reset(seed=0)
-    action = np.float32([0.5, 0.5])
-    env.step(action)
+    worlds = host(BOX, sticky_actions=1.0).open(1)
+    worlds.reset([0])
+    action = np.float32([[0.5, 0.5]])
+    worlds.step(action)
     action[:] = -1
-    assert env.step(action)[0].tolist() == [0.5, 0.5]
+    assert worlds.step(action)[0].obs.tolist() == [[0.5, 0.5]]
 
 
-def test_in_a_vector_of_worlds():
-    gymnasium.register("Echo-v0", Echo, max_episode_steps=3)
-    try:
-        vector = gymnasium.make_vec("Echo-v0", 2, "sync", wrappers=pickle.loads(pickle.dumps(host_wrappers(1.0, 2))))  # pickled as for a worker
-        vector.reset(seed=[0, 1])
-        seen = [vector.step(np.full(2, t))[0] for t in range(1, 3)]
-        vector.close()
-    finally:
-        del gymnasium.registry["Echo-v0"]
-    assert [obs["obs"].tolist() for obs in seen] == [[1, 1], [1, 1]] and seen[0]["tv"].shape == (2, 2)
+def test_the_successor_and_the_start_after_it_have_a_tv_each():
+    worlds = host(spaces.Discrete(2), 2, noisy_tv=2).open(1)
+    start = worlds.reset([0])
+    worlds.step(np.array([1]))
+    made, following = worlds.step(np.array([1]))
+    assert made.terminated[0] and np.array_equal(made.obs["tv"], start["tv"]) and not np.array_equal(following["tv"], start["tv"])
 
 
 # --- the trap ----------------------------------------------------------------------------------------------------------

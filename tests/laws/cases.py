@@ -47,6 +47,7 @@ HOST_WORLDS: dict[str, Entry] = {
     "gymnasium/sticky": entry("envs.gymnasium.gymnasium", id="CartPole-v1", sticky_actions=0.5),
     "gymnasium/noisy_tv": entry("envs.gymnasium.gymnasium", id="CartPole-v1", noisy_tv=2),
     "atari": entry("envs.atari.atari", game="breakout"),
+    "atari/noisy_tv": entry("envs.atari.atari", game="pong", noisy_tv=2, sticky_actions=0.25),
 }
 
 

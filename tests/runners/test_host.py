@@ -195,3 +195,8 @@ def test_a_users_own_world_and_bonus_run_from_the_command_line(tmp_path):
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert found["members"] == 2 and found["results"]["episode/best_return/median"] == 1.0
     assert (tmp_path / found["run_dir"] / "policies" / "1-best.msgpack").exists()
+
+
+def test_overlap_on_a_jax_world_is_refused():
+    with pytest.raises(Refusal, match="runner.overlap=true is for worlds on the host"):
+        experiment(compose(["env=deep_sea", "runner.overlap=true"])).make_runner({})
