@@ -30,8 +30,9 @@ class Spec(NamedTuple):
     name: str = "world"
     max_steps: int | None = None  # the world's own limit on an episode's length, in steps
     info: Mapping[str, spaces.Space] = {}  # keys that every step's ``info`` has
-    num_states: int | None = None  # when info has "state_id": its ids lie in [0, num_states)
+    num_states: int | None = None  # when info has "state_id": its ids lie in [0, num_states); None: ids are fingerprints, of any shape
     grid: tuple[int, int] | None = None  # when info has "position": i32[2] (row, column) in a map of these (rows, columns)
+    num_cells: int | None = None  # cells of the map that can be reached, where every episode has the same map
     success_return: float | None = None  # an episode with at least this return counts as a success
     deterministic: bool = False  # same state and action, same outcome
     lanes: int = 1  # worlds stepped side by side
@@ -97,6 +98,7 @@ class Environment(NamedTuple):
     step: Callable[[PyTree, Key, jax.Array], tuple[PyTree, TimeStep]]  # (state, key, action) -> (state, TimeStep)
     render: Callable[[PyTree], Any] | None = None  # state -> uint8 [height, width, 3]
     tally: Tally | None = None
+    reset_width: int | None = None  # lanes to draw fresh starts for at a time, where a reset costs much more than a step; None: all at once
 
 
 class HostLanes(NamedTuple):

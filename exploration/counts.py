@@ -6,7 +6,7 @@ for all n, so the order of lanes does not matter. The n-th visit of one lane is 
 What counts as a state is the ``key``:
 
 ===============  ==========================================================================================================
-``state``        ``info["state_id"]``, the world's own number of the state; a plain array when the world declares how many
+``state``        ``info["state_id"]``, the world's own number of the state: a plain array when the world declares how many, else hashed
 ``observation``  the observation, hashed into a table of ``capacity`` places (``exploration/hash_table.py``)
 a dotted path    a function (transition of one lane) -> number or array, hashed; its attribute ``needs`` lists the transition
                  fields it reads, ("next_obs",) when it has none
@@ -112,7 +112,8 @@ def key_function(spec: Spec, key: str) -> tuple[Callable[[Transition], jax.Array
     if key == "state":
         if spec.num_states is not None:
             return lambda t: t.info["state_id"], ("info.state_id",)
-        return lambda t: hash_observation(t.info["state_id"], jnp.ndim(t.info["state_id"])), ("info.state_id",)
+        own = len(spec.info["state_id"].shape or ()) if "state_id" in spec.info else 0  # dimensions of one id
+        return lambda t: hash_observation(t.info["state_id"], jnp.ndim(t.info["state_id"]) - own), ("info.state_id",)
     if key == "observation":
         return lambda t: hash_observation(t.next_obs, lead_ndim(spec.observation, t.next_obs)), ("next_obs",)
     if "." not in key:

@@ -133,7 +133,10 @@ def iteration(
         new = Record(record.episodes + jnp.sum(done, dtype=jnp.int32), best, first, scores, visits)
         found |= {"episode/count": m.Last(new.episodes), "episode/best_return": m.Last(best, new.episodes > 0)}
         if mapped:
-            found["episode/cells"] = m.Last(jnp.sum(visits > 0, dtype=jnp.int32))
+            cells = jnp.sum(visits > 0, dtype=jnp.int32)
+            found["episode/cells"] = m.Last(cells)
+            if spec.num_cells:
+                found["episode/coverage"] = m.Last(cells / spec.num_cells)
         if tally:
             found |= {f"world/{name}": m.Last(value) for name, value in tally.report(scores).items()}
         return new, found

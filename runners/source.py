@@ -23,13 +23,18 @@ class Source(NamedTuple):
 def jax_source(env: Environment, lanes: int, axis: str | None = None, note: PyTree = ()) -> Source:
     """Lanes of ``env``. ``starts`` of ``restart`` are ``Lanes`` [N], as an archive gives them: the episode goes on from there, return,
     length and note included. By default the world's own ``reset`` draws them, and only in steps where some lane of some member
-    needs one. ``note`` (un-batched arrays) is what fresh starts are noted with."""
+    needs one: for all lanes, or with ``env.reset_width`` for that many waiting lanes at a time. A lane's start comes from its own key
+    either way. ``note`` (un-batched arrays) is what fresh starts are noted with."""
     reset, step_world = jax.vmap(env.reset), jax.vmap(env.step)
+    width = min(env.reset_width or lanes, lanes)
+
+    def begin(keys):
+        number, (world, obs) = keys.shape[0], reset(keys)
+        noted = jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *jnp.shape(x))), note)
+        return Lanes(world, obs, jnp.ones(number, bool), jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.int32), noted)
 
     def init(key):
-        world, obs = reset(jax.random.split(key, lanes))
-        noted = jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *jnp.shape(x))), note)
-        return Lanes(world, obs, jnp.ones(lanes, bool), jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, jnp.int32), noted)
+        return begin(jax.random.split(key, lanes))
 
     def step(state, key, action):
         world, new = step_world(state.world, jax.random.split(key, lanes), action)
@@ -40,10 +45,18 @@ def jax_source(env: Environment, lanes: int, axis: str | None = None, note: PyTr
         return Lanes(world, new.obs, jnp.zeros(lanes, bool), total, length, state.note), transition
 
     def restart(state, key, mask, starts=None):
-        def place(_):
-            begin = init(key) if starts is None else starts
-            return jax.tree.map(lambda a, b: jnp.where(mask.reshape(lanes, *[1] * (a.ndim - 1)), a, b), begin, state)
+        def all_at_once(_):
+            fresh = init(key) if starts is None else starts
+            return jax.tree.map(lambda a, b: jnp.where(mask.reshape(lanes, *[1] * (a.ndim - 1)), a, b), fresh, state)
 
-        return jax.lax.cond(any_member(mask, axis), place, lambda _: state, None)
+        def some(carry):
+            state, waiting = carry
+            at = jnp.nonzero(waiting, size=width, fill_value=lanes)[0]  # out of range where fewer wait
+            fresh = begin(jax.random.split(key, lanes)[jnp.minimum(at, lanes - 1)])
+            return jax.tree.map(lambda a, b: b.at[at].set(a, mode="drop"), fresh, state), waiting.at[at].set(False, mode="drop")
+
+        if starts is None and width < lanes:
+            return jax.lax.while_loop(lambda carry: any_member(carry[1], axis), some, (state, mask))[0]
+        return jax.lax.cond(any_member(mask, axis), all_at_once, lambda _: state, None)
 
     return Source(init, step, restart, env.spec._replace(lanes=lanes, axis=axis))
