@@ -28,6 +28,7 @@ EACH_KIND = [
     "MiniGrid-KeyCorridorS6R3-v0",
     "MiniGrid-MultiRoom-N4-S5-v1",
     "MiniGrid-MultiRoom-N7-S8-v0",
+    "MiniGrid-MultiRoom-N10-S10-v0",
     "MiniGrid-ObstructedMaze-1Dlhb-v0",
     "MiniGrid-ObstructedMaze-2Dlhb-v0",
     "MiniGrid-ObstructedMaze-2Q-v1",
