@@ -98,7 +98,7 @@ class Environment(NamedTuple):
     step: Callable[[PyTree, Key, jax.Array], tuple[PyTree, TimeStep]]  # (state, key, action) -> (state, TimeStep)
     render: Callable[[PyTree], Any] | None = None  # state -> uint8 [height, width, 3]
     tally: Tally | None = None
-    reset_width: int | None = None  # lanes to draw fresh starts for at a time, where a reset costs much more than a step; None: all at once
+    costly_reset: bool = False  # a reset costs much more than a step: draw fresh starts for few lanes at a time
 
 
 class HostLanes(NamedTuple):

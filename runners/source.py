@@ -23,10 +23,10 @@ class Source(NamedTuple):
 def jax_source(env: Environment, lanes: int, axis: str | None = None, note: PyTree = ()) -> Source:
     """Lanes of ``env``. ``starts`` of ``restart`` are ``Lanes`` [N], as an archive gives them: the episode goes on from there, return,
     length and note included. By default the world's own ``reset`` draws them, and only in steps where some lane of some member
-    needs one: for all lanes, or with ``env.reset_width`` for that many waiting lanes at a time. A lane's start comes from its own key
+    needs one: for all lanes, or with ``env.costly_reset`` for a few waiting lanes at a time. A lane's start comes from its own key
     either way. ``note`` (un-batched arrays) is what fresh starts are noted with."""
     reset, step_world = jax.vmap(env.reset), jax.vmap(env.step)
-    width = min(env.reset_width or lanes, lanes)
+    width = max(1, lanes // 128) if env.costly_reset else lanes
 
     def begin(keys):
         number, (world, obs) = keys.shape[0], reset(keys)

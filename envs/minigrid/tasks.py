@@ -20,7 +20,6 @@ class Task(NamedTuple):
     level: Callable[[jax.Array], Level]  # key -> level
     aim: str = "goal"  # "goal": step onto it; "taken": pick up what is wanted; "opened": open the door
     see_through: bool = False  # walls hide nothing
-    reset_width: int | None = 4  # see Environment.reset_width
 
 
 def on_square(size: int, max_steps: int, level: Callable, **arguments) -> Task:
@@ -35,9 +34,9 @@ def key_corridor(size: int, rows: int) -> Task:
     return in_rooms(3, rows, size, 30 * size**2, functools.partial(rooms.key_corridor, size=size, rows=rows))
 
 
-def multi_room(number: int, largest: int, workers: int = 1, reset_width: int = 4) -> Task:
+def multi_room(number: int, largest: int, workers: int = 1) -> Task:
     level = functools.partial(multiroom.multi_room, rooms=number, largest=largest, workers=workers)
-    return on_square(multiroom.SIDE, 20 * number, level)._replace(reset_width=reset_width)
+    return on_square(multiroom.SIDE, 20 * number, level)
 
 
 def two_rooms(hidden: bool, blocked: bool) -> Task:
@@ -73,8 +72,8 @@ def _tasks() -> dict[str, Task]:
     found["MultiRoom-N4-S5-v0"] = multi_room(6, 5)  # minigrid's own mistake, kept: it has six rooms
     found["MultiRoom-N4-S5-v1"] = multi_room(4, 5)
     found["MultiRoom-N6-v0"] = multi_room(6, 10)
-    for number, largest, workers, reset_width in ((7, 4, 1, 4), (7, 8, 1, 4), (10, 4, 4, 4), (10, 10, 32, 2), (12, 10, 256, 1)):
-        found[f"MultiRoom-N{number}-S{largest}-v0"] = multi_room(number, largest, workers, reset_width)
+    for number, largest, workers in ((7, 4, 1), (7, 8, 1), (10, 4, 1), (10, 10, 32), (12, 10, 256)):
+        found[f"MultiRoom-N{number}-S{largest}-v0"] = multi_room(number, largest, workers)
 
     found["ObstructedMaze-1Dl-v0"] = two_rooms(False, False)
     found["ObstructedMaze-1Dlh-v0"] = two_rooms(True, False)

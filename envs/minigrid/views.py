@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,21 +42,29 @@ def visibility(clear: jax.Array) -> jax.Array:
     """
     size = clear.shape[0]
     bits = jnp.asarray(1 << np.arange(size), jnp.int32)
+    last = (1 << size) - 1
+
+    def row(ahead, through):
+        rightwards = _flood(ahead & through, through, size, jnp.left_shift)
+        seen = ahead | (rightwards << 1) & last
+        leftwards = _flood(seen & through, through, size, jnp.right_shift)
+        spread, back = rightwards & (last >> 1), leftwards & (last - 1)  # the last cell does not spread on the way right, nor the first on the way back
+        return spread | (spread << 1) | back | (back >> 1), seen | (leftwards >> 1)
+
+    # a loop, because XLA would work out all rows again for every cell of the view
     clear_rows = jnp.sum(jnp.where(clear, bits[:, None], 0), axis=0)
-    full, rows = (1 << size) - 1, [None] * size
-    ahead = jnp.int32(1 << (size // 2))
-    for row in reversed(range(size)):
-        seen, open_cells, ahead = ahead, clear_rows[row], jnp.int32(0)
-        for _ in range(size - 1):
-            seen = seen | ((seen & open_cells) << 1) & full
-        spread = seen & open_cells & (full >> 1)  # the last cell does not spread on the way right, nor the first on the way left
-        ahead = ahead | spread | (spread << 1)
-        for _ in range(size - 1):
-            seen = seen | ((seen & open_cells) >> 1)
-        spread = seen & open_cells & (full - 1)
-        ahead = ahead | spread | (spread >> 1)
-        rows[row] = seen
-    return (jnp.stack(rows)[None] & bits[:, None]) > 0
+    _, seen = jax.lax.scan(row, jnp.int32(1 << (size // 2)), clear_rows, reverse=True)
+    return (seen[None] & bits[:, None]) > 0
+
+
+def _flood(cells, through, size: int, shift: Callable):
+    """The set bits spread in one direction through the bits of ``through``, in log2(size) steps."""
+    step = 1
+    while step < size:
+        cells = cells | (through & shift(cells, step))
+        through = through & shift(through, step)
+        step *= 2
+    return cells
 
 
 def full(state: State) -> jax.Array:

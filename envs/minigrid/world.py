@@ -75,7 +75,7 @@ def minigrid(
         deterministic=True,
     )
     render = lambda state: pictures.picture(state, view_size, clear)  # noqa: E731
-    return Environment(spec, reset, step, render, reset_width=task.reset_width)
+    return Environment(spec, reset, step, render, costly_reset=True)
 
 
 def _space(view: str, task, view_size: int) -> spaces.Box:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs.builder import build
+from runners.source import jax_source
 from tests.runners.tiny import BONUSES, TINY, batch_of
 
 
@@ -68,3 +70,14 @@ def test_given_starts_are_used():
     assert not np.array_equal(again.obs[0], again.obs[1])
     assert again.episode_length.tolist() == [0, 1] and again.first.tolist() == [True, False]
     assert again.episode_return[1] == later.episode_return[1]
+
+
+def test_costly_resets_start_each_lane_as_it_would_start_anyway():
+    """Drawn for few lanes at a time, every start is the one its own key gives, and lanes that go on are left alone."""
+    env = build({"_target_": "envs.minigrid.world.minigrid", "id": "MiniGrid-DoorKey-5x5-v0"})
+    few, all_at_once = (jax_source(env._replace(costly_reset=costly), 300) for costly in (True, False))
+    state = few.init(jax.random.PRNGKey(0))
+    for mask in (jnp.arange(300) % 7 == 0, jnp.zeros(300, bool), jnp.ones(300, bool)):
+        restarted = [jax.jit(source.restart)(state, jax.random.PRNGKey(1), mask) for source in (few, all_at_once)]
+        jax.tree.map(np.testing.assert_array_equal, *restarted)
+        assert not np.array_equal(restarted[0].obs, state.obs) == bool(mask.any())
