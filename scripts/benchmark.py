@@ -4,6 +4,7 @@
   rnd      PPO with RND on MiniGrid-DoorKey-8x8
   startup  from the command to --help, list, and the first line of metrics
   worlds   random actions per world
+  minigrid every MiniGrid task on device beside Farama's, random actions, 256 lanes, restarts included
   host     PPO on Gymnasium and Atari worlds, beside the bare vector world and Stable-Baselines3 where given
 
 Every configuration runs in a process of its own, in turn (A B C, A B C, ...), so what disturbs the machine disturbs all of them;
@@ -160,6 +161,13 @@ def worlds(options, folder):
     return [speed_row(name, runs) for name, runs in found.items() if re.search(options.only, name)], {}
 
 
+def minigrid(options, folder):
+    """Every MiniGrid task beside Farama's."""
+    found = run_program([sys.executable, str(PROGRAMS / "minigrid_tasks.py"), 256, options.rounds, options.only], ours())
+    pairs = [(id, f"Farama {id}") for id in found if not id.startswith("Farama")]
+    return [speed_row(name, runs) for name, runs in found.items()], {f"{a} / {b}": ratio(found[a], found[b]) for a, b in pairs}
+
+
 def host(options, folder):
     """PPO on host worlds beside the bare vector world under random actions, and beside Stable-Baselines3."""
     wanted = {}
@@ -192,7 +200,7 @@ def bare(id: str, lanes: int, steps: int) -> Callable[[], Run]:
     return lambda: run_program([sys.executable, PROGRAMS / "bare_vector.py", id, lanes, steps], ours())
 
 
-BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds, "host": host}
+BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds, "minigrid": minigrid, "host": host}
 
 
 # Measuring

@@ -16,32 +16,37 @@ WORLDS = {
 }
 
 
+def walker(env, lanes: int, steps: int):
+    """key -> (state, episodes): ``steps`` random steps of all lanes."""
+    import jax
+
+    from envs.base import sample_action
+    from runners.source import jax_source
+
+    source = jax_source(env, lanes)
+
+    def step(state, key):
+        act_key, step_key, reset_key = jax.random.split(key, 3)
+        action = sample_action(source.spec.action, act_key, lanes)
+        state, transition = source.step(state, step_key, action)
+        return source.restart(state, reset_key, transition.done), transition.done.sum()
+
+    def walk(key):
+        begin, loop = jax.random.split(key)
+        state, ended = jax.lax.scan(step, source.init(begin), jax.random.split(loop, steps))
+        return state, ended.sum()  # the whole state, so that no part of a step is optimised away
+
+    return walk
+
+
 def main(lanes: int, steps: int, repeats: int) -> None:
     devices.prepare(1)
     import jax
 
-    from envs.base import sample_action
     from envs.builder import build
-    from runners.source import jax_source
-
-    def walker(world):
-        source = jax_source(build(world), lanes)
-
-        def step(state, key):
-            act_key, step_key, reset_key = jax.random.split(key, 3)
-            action = sample_action(source.spec.action, act_key, lanes)
-            state, transition = source.step(state, step_key, action)
-            return source.restart(state, reset_key, transition.done), transition.done.sum()
-
-        def walk(key):
-            begin, loop = jax.random.split(key)
-            state, ended = jax.lax.scan(step, source.init(begin), jax.random.split(loop, steps))
-            return state, ended.sum()  # the whole state, so that no part of a step is optimised away
-
-        return walk
 
     keys = jax.random.split(jax.random.PRNGKey(0), repeats + 1)
-    programs = {name: compile_ahead(walker(world), keys[0]) for name, world in WORLDS.items()}
+    programs = {name: compile_ahead(walker(build(world), lanes, steps), keys[0]) for name, world in WORLDS.items()}
     runs = {name: [] for name in programs}
     for i, key in enumerate(keys):
         for name, (program, compiling) in programs.items():
