@@ -11,7 +11,7 @@ left as it was initialised (``"random"``). The bonus is computed when the step i
 Departures. The first step of an episode pays nothing (``skip_first``), as published, and its successor enters C; the observation
 that the episode started from does not, which saves a second pass of the encoder per step. In float32 a repeated direction of very
 large features can make phi^T C^{-1} phi negative by rounding; then b = 0 and C^{-1} stays, so it cannot run away (rounding is about
-1e-7 |phi|^2 / ridge). Networks are those of ``exploration/rnd.py``, dense layers but for pixels: integer codes (MiniGrid) and pixels
+1e-7 |phi|^2 / ridge). Networks are those of ``exploration/learning.py``, dense layers but for pixels: integer codes (MiniGrid) and pixels
 enter divided by their largest value.
 
 ``features`` (SOFE, arXiv 2310.18144) are ridge C^{-1}, the identity when an episode starts: its upper triangle, which with the
@@ -29,13 +29,14 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agents.networks import MLP, dummy
 from envs.base import PyTree, Spec
-from envs.builder import FLAG, POSITIVE, Choice, Integer, Refusal, Sizes, options
+from envs.builder import FLAG, POSITIVE, Choice, Integer, Sizes, options
 from exploration.base import Bonus, BonusInfo, bonus
+from exploration.encoders import KINDS
+from exploration.encoders import encoder as make_encoder
 from exploration.laws.play import arrivals, expect, line, play
+from exploration.learning import ADAM, fit, flatten_lead
 from exploration.normalizers import lead_ndim
-from exploration.rnd import ADAM, Embedder, fit, flatten_lead, float_space, to_floats
 
 
 class E3BState(NamedTuple):
@@ -64,7 +65,7 @@ def episode(features: jax.Array, ridge: float = 0.1) -> tuple[jax.Array, jax.Arr
     ridge=POSITIVE,
     embedding=Integer(1),
     hidden=Sizes(),
-    encoder=Choice(("inverse", "random")),
+    encoder=KINDS,
     learning_rate=POSITIVE,
     minibatches=Integer(1),
     epochs=Integer(1),
@@ -95,44 +96,24 @@ def e3b(
       skip_first: no bonus on the first step of an episode.
       encoding: what SOFE shows the agent: the upper "triangle" of C^{-1}, or its "diagonal".
     """
-    learns = encoder == "inverse"
-    discrete = isinstance(spec.action, spaces.Discrete)
-    if learns and not (discrete or isinstance(spec.action, spaces.Box)):
-        raise Refusal(f"e3b with encoder=inverse predicts Discrete or Box actions, not {type(spec.action).__name__}; use encoder=random")
-    space = float_space(spec.observation)
-    embedder = Embedder(space, tuple(hidden), embedding)
-    outputs = int(spec.action.n) if discrete else int(np.prod(spec.action.shape or (1,)))
-    head = MLP(tuple(hidden), "relu", outputs)
+    made = make_encoder(spec, encoder, hidden, embedding, "e3b")
     rows, columns = np.triu_indices(embedding) if encoding == "triangle" else np.diag_indices(embedding)
-
-    def encode(params, obs):
-        return embedder.apply(params["encoder"], to_floats(spec.observation, obs))
 
     def fresh():
         return jnp.eye(embedding, dtype=jnp.float32) / ridge
 
     def init(key):
-        encoder_key, head_key = jax.random.split(key)
-        params = {"encoder": embedder.init(encoder_key, dummy(space))}
-        if learns:
-            params["head"] = head.init(head_key, jnp.zeros((1, 2 * embedding)))
+        params = made.init(key)
         inverse = jnp.broadcast_to(fresh(), (spec.lanes, embedding, embedding))
-        return E3BState(inverse, params, ADAM.init(params) if learns else ())
+        return E3BState(inverse, params, ADAM.init(params) if made.loss else ())
 
     def observe(state, key, transition):
-        b, inverse = elliptical(state.inverse, encode(state.params, transition.next_obs))
+        b, inverse = elliptical(state.inverse, made.encode(state.params, transition.next_obs))
         b = jnp.where(transition.first, 0.0, b) if skip_first else b
         return state._replace(inverse=inverse), {"elliptical": b}
 
     def loss(params, data, key):
-        obs, next_obs, action = data
-        pair = jnp.concatenate([encode(params, obs), encode(params, next_obs)], axis=-1)
-        predicted = head.apply(params["head"], pair)
-        if discrete:
-            taken = action.astype(jnp.int32)[:, None] - int(spec.action.start)
-            error = -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(predicted), taken, axis=-1))
-        else:
-            error = jnp.mean(jnp.square(predicted - action.reshape(predicted.shape).astype(jnp.float32)))
+        error = made.loss(params, *data)
         return error, {"inverse_loss": error}
 
     def update(state, key, inputs):
@@ -149,12 +130,12 @@ def e3b(
     def features(state, obs):
         return ridge * state.inverse[:, rows, columns]
 
-    learns_from = ("next_obs",) + (("first",) if skip_first else ()) + (("obs", "action") if learns else ())
+    learns_from = ("next_obs",) + (("first",) if skip_first else ()) + (("obs", "action") if made.loss else ())
     return bonus(
         init=init,
         observe=observe,
         score=lambda state, transition: transition.annotations["elliptical"],
-        update=update if learns else None,
+        update=update if made.loss else None,
         reset=reset,
         features=features,
         info=BonusInfo(

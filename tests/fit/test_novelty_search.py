@@ -21,7 +21,7 @@ from agents.networks import MLP
 from agents.ppo import ppo
 from envs.base import PyTree
 from exploration.base import Evaluation, Population
-from exploration.rnd import ADAM, fit
+from exploration.learning import ADAM, fit
 from runners import metrics as m
 from runners.base import Runner
 from runners.source import jax_source
