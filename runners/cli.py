@@ -110,8 +110,8 @@ def list_command(arguments: list[str]) -> int:
         group = KINDS[kind]
         print(f"{kind} ({group}=...)")
         for file in sorted((CONFIGS / group).rglob("*.yaml")):
-            first = file.read_text().partition("\n")[0]
-            print(f"  {str(file.relative_to(CONFIGS / group).with_suffix('')):<24} {first.lstrip('# ') if first.startswith('#') else ''}")
+            said = next((line for line in file.read_text().splitlines() if not line.startswith("# @package")), "")
+            print(f"  {str(file.relative_to(CONFIGS / group).with_suffix('')):<24} {said.lstrip('# ') if said.startswith('#') else ''}")
     return 0
 
 

@@ -19,6 +19,7 @@ from envs.builder import Refusal, closest
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 COMMAND = "scripts/farlands"
+PRESETS = ("experiment", "paper")  # groups that no run has by default: their files choose options and settings
 DEBUG = {"total_steps": 2048, "segments": 4, "seeds": 2, "checkpoint.seconds": 0}  # what debug=true stands for, where nothing else is given
 KEY = re.compile(r"(\+\+|\+|~)?([^=]*)(=.*)?", re.DOTALL)
 PLAIN = re.compile(r"[^\[\]{}()'\",=$\\:]*")  # text that means nothing to Hydra's grammar
@@ -34,8 +35,8 @@ def groups() -> dict[str, list[str]]:
 
 
 def normalise(overrides: list[str]) -> list[str]:
-    """``vmap.X=`` and ``experiment=`` need Hydra's + prefix; nobody should have to know."""
-    return [f"+{o}" if re.match(r"(vmap\.|experiment=)", o) else o for o in overrides]
+    """``vmap.X=`` and the presets need Hydra's + prefix; nobody should have to know."""
+    return [f"+{o}" if re.match(rf"(vmap\.|({'|'.join(PRESETS)})=)", o) else o for o in overrides]
 
 
 def compose(overrides: list[str]) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def choices(settings: list[Setting]) -> tuple[str, ...]:
         option = setting.raw.strip("'\"")
         if chosen.setdefault(setting.key, option) != option:
             raise Refusal(f"{setting.key} is given twice, as {chosen[setting.key]} and as {option}; leave one out")
-    return tuple(f"{'+' * (key == 'experiment')}{key}={option}" for key, option in chosen.items())
+    return tuple(f"{'+' * (key in PRESETS)}{key}={option}" for key, option in chosen.items())
 
 
 def base(chosen: tuple[str, ...]) -> dict[str, Any]:

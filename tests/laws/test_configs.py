@@ -16,7 +16,7 @@ from envs.builder import Refusal, build, check, locate, ranges_of
 from envs.wrappers import wrapped
 from exploration.intrinsic import intrinsic
 from runners.checks import STREAM, WORLD, check_parts, shared
-from runners.compose import CONFIGS, compose
+from runners.compose import CONFIGS, PRESETS, compose
 from runners.experiment import experiment
 from tests.laws.cases import BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
 
@@ -189,3 +189,14 @@ def test_cases_are_legal_entries(name):
                 walk(inner)
 
     walk(BONUSES[name].entry)
+
+
+PRESET_NAMES = [f"{group}={file.relative_to(CONFIGS / group).with_suffix('')}" for group in PRESETS for file in (CONFIGS / group).rglob("*.yaml")]
+
+
+@pytest.mark.parametrize("preset", sorted(PRESET_NAMES))
+def test_presets_are_runs(preset):
+    """Every preset composes into a run, and says in its first comment what it is."""
+    group, _, option = preset.partition("=")
+    experiment(compose([preset]))
+    assert (CONFIGS / group / f"{option}.yaml").read_text().splitlines()[1].startswith("# ")
