@@ -148,7 +148,7 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         else:
             agent_state, found = pieces.learn(state.agent, learn_key, (assessed, clock.progress))
         bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (assessed.steps, found.payload))
-        record, metrics = pieces.updated(state.record, assessed.steps, clock)
+        record, metrics = pieces.updated(state.record, assessed, clock)
         metrics |= found.metrics | {f"bonus/{name}": value for name, value in bonus_metrics.items()} | reward_metrics
         waiting = assessed if overlap else None
         state = state._replace(lanes=last, memory=play.memory, agent=agent_state, bonus=bonus_state, record=record, waiting=waiting)

@@ -31,6 +31,7 @@ class Record(NamedTuple):
     first_success: jax.Array  # u32[]; environment steps until an episode first succeeded, 0 before
     tally: PyTree  # the world's own score
     visits: jax.Array | None  # u32[rows, columns]; where steps ended, in worlds that are maps
+    state_visits: jax.Array | None  # u32[num_states]; in worlds that number their states, for runs with a bonus
 
 
 class Assessed(NamedTuple):
@@ -52,7 +53,7 @@ class Iteration(NamedTuple):
     fresh_record: Callable[[], Record]
     assess: Callable  # (bonus state, rollout) -> (bonus state, Assessed, metrics)
     learn: Callable  # (agent state, key, (Assessed, progress)) -> (agent state, Learnt)
-    updated: Callable  # (record, steps, clock) -> (record, metrics)
+    updated: Callable  # (record, Assessed, clock) -> (record, metrics)
 
 
 def iteration(
@@ -70,6 +71,7 @@ def iteration(
     agent_spec = seen_by_agent(spec, bonus)
     agent = make_agent(agent_spec)
     mapped = spec.grid is not None and spec.grid[0] * spec.grid[1] <= MAX_CELLS
+    counted = bonus.info.intrinsic and spec.num_states is not None and spec.num_states <= MAX_CELLS
 
     def seen(bonus_state, obs):
         return {"obs": obs, "features": bonus.features(bonus_state, obs)} if bonus.info.augments else obs
@@ -112,9 +114,11 @@ def iteration(
 
     def fresh_record() -> Record:
         visits = jnp.zeros(spec.grid, jnp.uint32) if mapped else None
-        return Record(jnp.int32(0), jnp.float32(jnp.finfo(jnp.float32).min), jnp.uint32(0), tally.init() if tally else (), visits)
+        states = jnp.zeros(spec.num_states, jnp.uint32) if counted else None
+        return Record(jnp.int32(0), jnp.float32(jnp.finfo(jnp.float32).min), jnp.uint32(0), tally.init() if tally else (), visits, states)
 
-    def updated(record: Record, steps: Transition, clock: Clock) -> tuple[Record, dict[str, Any]]:
+    def updated(record: Record, assessed: Assessed, clock: Clock) -> tuple[Record, dict[str, Any]]:
+        steps = assessed.steps
         returns, lengths, done = steps.info["episode_return"], steps.info["episode_length"], steps.done
         best = jnp.maximum(record.best_return, jnp.max(jnp.where(done, returns, jnp.finfo(jnp.float32).min)))
         first = record.first_success
@@ -129,8 +133,14 @@ def iteration(
         if mapped:
             row, column = jnp.moveaxis(steps.info["position"], -1, 0)
             visits = visits.at[row.reshape(-1), column.reshape(-1)].add(jnp.uint32(1), mode="drop")
+        state_visits = record.state_visits
+        if counted:
+            reached = steps.info["state_id"]
+            state_visits = state_visits.at[reached.reshape(-1)].add(jnp.uint32(1), mode="drop")
+            rare = jax.lax.rsqrt(state_visits[reached].astype(jnp.float32))
+            found["bonus/count_correlation"] = correlation(assessed.streams[-1].reward, rare)
         scores = tally.update(record.tally, steps) if tally else ()
-        new = Record(record.episodes + jnp.sum(done, dtype=jnp.int32), best, first, scores, visits)
+        new = Record(record.episodes + jnp.sum(done, dtype=jnp.int32), best, first, scores, visits, state_visits)
         found |= {"episode/count": m.Last(new.episodes), "episode/best_return": m.Last(best, new.episodes > 0)}
         if mapped:
             cells = jnp.sum(visits > 0, dtype=jnp.int32)
@@ -142,6 +152,14 @@ def iteration(
         return new, found
 
     return Iteration(agent_spec, agent, bonus, seen, observed, fresh_record, assess, learn, updated)
+
+
+def correlation(x: jax.Array, y: jax.Array) -> m.Mean:
+    """Pearson's, over all elements; left out of the mean where one of them does not vary."""
+    x, y = x - jnp.mean(x), y - jnp.mean(y)
+    scale = jnp.sqrt(jnp.sum(x * x)) * jnp.sqrt(jnp.sum(y * y))
+    varies = scale > 1e-8 * x.size
+    return m.Mean(jnp.where(varies, jnp.sum(x * y) / jnp.where(varies, scale, 1.0), 0.0), varies.astype(jnp.float32))
 
 
 def seen_by_agent(spec: Spec, bonus: Bonus) -> Spec:

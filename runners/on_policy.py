@@ -123,7 +123,7 @@ def on_policy(
         bonus_state, assessed, reward_metrics = pieces.assess(state.bonus, batch)
         agent_state, learnt = pieces.learn(state.agent, learn_key, (assessed, clock.progress))
         bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (assessed.steps, learnt.payload))
-        record, metrics = pieces.updated(state.record, assessed.steps, clock)
+        record, metrics = pieces.updated(state.record, assessed, clock)
         metrics |= learnt.metrics | {f"bonus/{name}": value for name, value in bonus_metrics.items()} | reward_metrics
         return state._replace(agent=agent_state, bonus=bonus_state, record=record), m.typed(metrics)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from envs.builder import build
+from runners.iteration import correlation
 from runners.source import jax_source
 from tests.runners.tiny import BONUSES, TINY, batch_of
 
@@ -81,3 +82,22 @@ def test_costly_resets_start_each_lane_as_it_would_start_anyway():
         restarted = [jax.jit(source.restart)(state, jax.random.PRNGKey(1), mask) for source in (few, all_at_once)]
         jax.tree.map(np.testing.assert_array_equal, *restarted)
         assert not np.array_equal(restarted[0].obs, state.obs) == bool(mask.any())
+
+
+def test_the_bonus_is_held_against_true_counts():
+    """In worlds that number their states: counts agree with 1/sqrt(N) of the whole run, and a run without a bonus has no such number."""
+    batch, total = batch_of([*TINY, "exploration=counts", "seeds=1"], "vmap")
+    batch.start()
+    batch.run(0, total, total)
+    assert 0.6 < batch.take_metrics()[0]["bonus/count_correlation"] <= 1.0
+    batch, _ = batch_of([*TINY, "exploration=none", "seeds=1"], "vmap")
+    batch.start()
+    batch.run(0, 1, total)
+    assert "bonus/count_correlation" not in batch.take_metrics()[0]
+
+
+def test_correlation_is_pearsons():
+    x, y = np.random.default_rng(0).normal(size=(2, 6, 5)).astype(np.float32)
+    found = correlation(jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(found.total / found.weight, np.corrcoef(x.ravel(), y.ravel())[0, 1], rtol=1e-4)
+    assert float(correlation(jnp.ones((3, 2)), jnp.asarray(y[:3, :2])).weight) == 0
