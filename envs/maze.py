@@ -150,7 +150,7 @@ def maze(
 
 
 def _fixed(given: Any, paid: bool) -> World:
-    layout = layout_of(given, goal=paid)
+    layout = layout_of(given, goal=paid, also=("random",))
     columns = layout.walls.shape[1]
     reached = distances(layout.walls, layout.start, ends=layout.goal if paid else None) >= 0  # the goal ends the episode
     number = np.where(reached, np.cumsum(reached).reshape(reached.shape) - 1, 0).astype(np.int32).reshape(-1)

@@ -79,8 +79,8 @@ class Layout(NamedTuple):
 
 
 @functools.cache
-def named(name: str) -> Layout:
-    """One of ``NAMES``. Raises Refusal for another name."""
+def named(name: str, also: tuple[str, ...] = ()) -> Layout:
+    """One of ``NAMES``. Raises Refusal for another name; ``also`` are names that are legal where it was given."""
     drawn = {"u": U, "four_rooms": FOUR_ROOMS, "easy": EASY}
     if name in drawn:
         return parsed(drawn[name].split(), name)
@@ -88,7 +88,7 @@ def named(name: str) -> Layout:
         return Layout(name, *spiral((*range(1, 10), 9), start=(5, 5), size=12))
     carving = {"medium": (10, 1, 0), "hard": (20, 2, 0), "large": (50, 3, 40)}
     if name not in carving:
-        raise Refusal(f"env.layout={name!r} is not a layout{closest(name, NAMES)}; or draw your own: {ENTRY}")
+        raise Refusal(f"env.layout={name!r} is not a layout{closest(name, NAMES + also)}; or draw your own: {ENTRY}")
     side, seed, rooms = carving[name]
     walls = carved(side, side, seed, rooms)
     far = distances(walls, (1, 1))
@@ -96,9 +96,9 @@ def named(name: str) -> Layout:
     return Layout(name, walls, (1, 1), (int(goal[0]), int(goal[1])))
 
 
-def layout_of(given: Any, goal: bool) -> Layout:
+def layout_of(given: Any, goal: bool, also: tuple[str, ...] = ()) -> Layout:
     """The layout that ``env.layout`` names or draws. Raises Refusal for one that is no maze, or without a ``goal`` where one is needed."""
-    layout = named(given) if isinstance(given, str) else parsed(given, "own")
+    layout = named(given, also) if isinstance(given, str) else parsed(given, "own")
     if goal and layout.goal is None:
         raise Refusal("env.layout has no goal: mark one with G, or set env.reward=none")
     if goal and distances(layout.walls, layout.start)[layout.goal] < 0:

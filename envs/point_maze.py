@@ -73,7 +73,7 @@ def point_maze(
       max_step: the largest step along an axis, in squares.
       acceleration: change of velocity by a full action, in squares per step and step; of ``dynamics="acceleration"`` only.
       noise: standard deviation of what is added to each component of the action.
-      radius: of the goal, in squares; 1 is the largest with which no goal is reached through a wall's thickness.
+      radius: of the goal, in squares: at most 1, so that the goal is not reached through a wall, whose far side is 1.5 away.
       max_steps: None for eight times the free squares.
 
     obs f32[2, 4 or 6] in [-1, 1]: position; velocity, where it is part of the state; the goal, if wanted. info: ``position`` i32[2], the square.
