@@ -1,0 +1,59 @@
+"""Distances to the nearest of the features seen lately: a ring of the last steps of all lanes, and searches in it by brute force.
+
+With ``steps`` as long as the runner's rollout the ring holds, when the rollout is scored, the rollout's own features and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+BLOCK = 256  # queries compared at a time, which bounds memory at BLOCK x steps x lanes distances
+
+
+class Ring(NamedTuple):
+    """Features of the last steps, the oldest overwritten first."""
+
+    rows: jax.Array  # f32[steps, N, k]
+    written: jax.Array  # i32[]; steps written; from 2 steps back to steps, so it never overflows
+
+
+def ring(steps: int, lanes: int, width: int) -> Ring:
+    """An empty ring."""
+    return Ring(jnp.zeros((steps, lanes, width), jnp.float32), jnp.zeros((), jnp.int32))
+
+
+def push(state: Ring, features: jax.Array) -> Ring:
+    """Write one step of all lanes, f32[N, k]."""
+    steps = state.rows.shape[0]
+    written = state.written + 1
+    written = jnp.where(written >= 2 * steps, steps, written)
+    return Ring(state.rows.at[state.written % steps].set(features), written)
+
+
+def nearest(state: Ring, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Euclidean distances from queries f32[..., width] to their k nearest features in the ring -> (f32[..., k] ascending, valid bool[k]).
+
+    Where the ring holds fewer than k features the last distances are not valid, and 0. A query that is in the ring finds itself, at 0.
+    """
+    steps, lanes, width = state.rows.shape
+    points, known = state.rows.reshape(-1, width), jnp.repeat(jnp.arange(steps) < state.written, lanes)
+    k_found = min(k, steps * lanes)
+
+    def search(query):
+        squares = jnp.where(known, jnp.sum(jnp.square(points - query), axis=-1), jnp.inf)
+        return -jax.lax.top_k(-squares, k_found)[0]
+
+    found = jax.lax.map(search, queries.reshape(-1, width), batch_size=BLOCK)
+    valid = jnp.arange(k_found) < state.written * lanes
+    distances = jnp.where(valid, jnp.sqrt(jnp.where(valid, found, 0.0)), 0.0)
+    room = k - k_found
+    distances, valid = jnp.pad(distances, ((0, 0), (0, room))), jnp.pad(valid, (0, room))
+    return distances.reshape(*queries.shape[:-1], k), valid
+
+
+def mean_of_valid(distances: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean of the valid distances f32[..., k] -> f32[...]; 0 without any."""
+    return jnp.sum(distances, axis=-1) / jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
