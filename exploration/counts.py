@@ -1,7 +1,8 @@
 """Exact visit counts: b(s') = 1 / sqrt(N(s')), the tabular bonus of MBIE-EB (Strehl and Littman 2008) without its (s, a) form.
 
 N(s') counts all visits so far, of every lane, this step's included: with n lanes arriving in the same state at once each is paid
-for all n, so the order of lanes does not matter. The n-th visit of one lane is paid exactly 1/sqrt(n).
+for all n, so the order of lanes does not matter. The n-th visit of one lane is paid exactly 1/sqrt(n). ``payment="first_visit"`` pays 1
+where no step before this one arrived in s', else 0 (the "salesman" of SOFE, arXiv 2310.18144).
 
 What counts as a state is the ``key``:
 
@@ -14,8 +15,8 @@ a dotted path    a function (transition of one lane) -> number or array, hashed;
 ===============  ==========================================================================================================
 
 A state that finds no place in a full table is worth 0, not 1: an uncounted state would stay new for ever. ``dropped`` in the
-metrics says that it happened. ``features`` (SOFE, arXiv 2310.18144) are 1/sqrt(N+1) of every state, the bonus that each would
-pay, before this step is counted; bounded, where raw counts grow for ever.
+metrics says that it happened. ``features`` (SOFE) are of every state, before this step is counted: 1/sqrt(N+1), the bonus that each
+would pay; log(1+N); or the mask [N > 0], enough for ``first_visit`` and not for 1/sqrt(N). None of them grows as fast as raw counts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ from exploration.normalizers import lead_ndim
 MAX_FEATURES = 4096  # more states than this are not handed to the agent
 
 
+ENCODINGS: dict[str, Callable[[jax.Array], jax.Array]] = {  # of N f32[...], for SOFE
+    "inverse_root": lambda visits: 1.0 / jnp.sqrt(visits + 1.0),
+    "log_counts": jnp.log1p,
+    "mask": lambda visits: (visits > 0).astype(jnp.float32),
+}
+
+
 class DenseCounts(NamedTuple):
     visits: jax.Array  # uint32[num_states], or uint32[N, num_states] when per_episode
 
@@ -52,15 +60,28 @@ class HashedCounts(NamedTuple):
     capacity=Integer(1),
     scored=Choice(("step", "batch")),
     per_episode=FLAG,
+    payment=Choice(("inverse_root", "first_visit")),
+    encoding=Choice(tuple(ENCODINGS)),
 )
-def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str = "step", per_episode: bool = False) -> Bonus:
-    """1/sqrt of the number of visits.
+def counts(
+    spec: Spec,
+    *,
+    key: str = "auto",
+    capacity: int = 2**16,
+    scored: str = "step",
+    per_episode: bool = False,
+    payment: str = "inverse_root",
+    encoding: str = "inverse_root",
+) -> Bonus:
+    """1/sqrt of the number of visits, or first visits only.
 
     Args:
       key: what a state is; see the module docstring.
       capacity: places of the hash table, a power of two; keep it below 70 % full. Not used with a plain array.
       scored: "step" pays what the state was worth when it was visited; "batch" what it is worth when the batch is scored.
       per_episode: count within each lane's episode. Needs a world that declares how many states it has, and scored="step".
+      payment: "inverse_root" pays 1/sqrt(N); "first_visit" 1 where no earlier step arrived; needs scored="step".
+      encoding: what SOFE shows the agent of every state: "inverse_root" 1/sqrt(N+1), "log_counts" log(1+N), "mask" [N > 0].
     """
     if key == "auto":
         key = "state" if spec.num_states else "observation"
@@ -69,13 +90,16 @@ def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str 
         raise Refusal(f"counts with per_episode=true needs a world that declares num_states and key=state; {spec.name!r} with key={key} does not")
     if per_episode and scored == "batch":
         raise Refusal("counts with per_episode=true is scored when the step is made; use scored=step")
+    if payment == "first_visit" and scored == "batch":
+        raise Refusal("counts with payment=first_visit is scored when the step is made; use scored=step")
     identify, needs = key_function(spec, key)
-    make = _dense(spec.num_states, spec.lanes, identify, per_episode) if dense else _hashed(capacity, identify, spec.axis)
+    make = _dense(spec.num_states, spec.lanes, identify, per_episode, encoding) if dense else _hashed(capacity, identify, spec.axis)
 
     def observe(state, key, transition):
         del key
-        state, visits = make["visit"](state, transition)
-        return state, {"count_bonus": inverse_root(visits)} if scored == "step" else {}
+        state, visits, before = make["visit"](state, transition)
+        paid = (before == 0).astype(jnp.float32) if payment == "first_visit" else inverse_root(visits)
+        return state, {"count_bonus": paid} if scored == "step" else {}
 
     def score(state, transition):
         if scored == "step":
@@ -96,7 +120,7 @@ def counts(spec: Spec, *, key: str = "auto", capacity: int = 2**16, scored: str 
             stores=("count_bonus",) if scored == "step" else (),
             episodic=per_episode,
             scored=scored,
-            features=spaces.Box(0.0, 1.0, (spec.num_states,), np.float32) if shown else None,
+            features=spaces.Box(0.0, np.inf if encoding == "log_counts" else 1.0, (spec.num_states,), np.float32) if shown else None,
         ),
     )
 
@@ -107,8 +131,11 @@ def inverse_root(visits: jax.Array) -> jax.Array:
     return jnp.where(visits < 0, 0.0, 1.0 / jnp.sqrt(known))
 
 
-def key_function(spec: Spec, key: str) -> tuple[Callable[[Transition], jax.Array], tuple[str, ...]]:
-    """(transition of any leading shape -> state ids i32[...] or fingerprints uint32[..., 2], transition fields it reads)."""
+def key_function(spec: Spec, key: str, name: str = "counts") -> tuple[Callable[[Transition], jax.Array], tuple[str, ...]]:
+    """(transition of any leading shape -> state ids i32[...] or fingerprints uint32[..., 2], transition fields it reads).
+
+    ``name``: what error lines call the bonus.
+    """
     if key == "state":
         if spec.num_states is not None:
             return lambda t: t.info["state_id"], ("info.state_id",)
@@ -118,8 +145,8 @@ def key_function(spec: Spec, key: str) -> tuple[Callable[[Transition], jax.Array
         return lambda t: hash_observation(t.next_obs, lead_ndim(spec.observation, t.next_obs)), ("next_obs",)
     if "." not in key:
         legal = ("auto", "state", "observation")
-        raise Refusal(f"counts.key={key!r} is not legal{closest(key, legal)}; or give the import path of a function transition -> key")
-    function = locate(key, at="counts.key")
+        raise Refusal(f"{name}.key={key!r} is not legal{closest(key, legal)}; or give the import path of a function transition -> key")
+    function = locate(key, at=f"{name}.key")
 
     def identify(transition: Transition) -> jax.Array:
         lead = lead_ndim(spec.observation, transition.next_obs)
@@ -131,7 +158,7 @@ def key_function(spec: Spec, key: str) -> tuple[Callable[[Transition], jax.Array
     return identify, tuple(getattr(function, "needs", ("next_obs",)))
 
 
-def _dense(num_states: int, lanes: int, identify: Callable, per_episode: bool) -> dict[str, Callable]:
+def _dense(num_states: int, lanes: int, identify: Callable, per_episode: bool, encoding: str) -> dict[str, Callable]:
     """Counts in a plain array, indexed by the world's own state ids."""
     shape = (lanes, num_states) if per_episode else (num_states,)
 
@@ -141,15 +168,14 @@ def _dense(num_states: int, lanes: int, identify: Callable, per_episode: bool) -
 
     def visit(state, transition):
         visits = state.visits.at[where(transition)].add(jnp.uint32(1))
-        return DenseCounts(visits), _signed(visits[where(transition)])
+        return DenseCounts(visits), _signed(visits[where(transition)]), _signed(state.visits[where(transition)])
 
     def metrics(state):
         seen = jnp.sum(state.visits > 0, axis=-1, dtype=jnp.int32)
         return {"distinct_states": jnp.mean(seen.astype(jnp.float32))}  # per_episode: so far in the episode, mean over lanes
 
     def features(state, obs):
-        encoded = 1.0 / jnp.sqrt(state.visits.astype(jnp.float32) + 1.0)
-        return jnp.broadcast_to(encoded, (lanes, num_states))
+        return jnp.broadcast_to(ENCODINGS[encoding](state.visits.astype(jnp.float32)), (lanes, num_states))
 
     made = {
         "init": lambda: DenseCounts(jnp.zeros(shape, jnp.uint32)),
@@ -170,7 +196,9 @@ def _hashed(capacity: int, identify: Callable, axis: str | None) -> dict[str, Ca
     def visit(state, transition):
         table, slots, _ = insert(state.table, identify(transition), axis)
         visits = state.visits.at[jnp.where(slots < 0, capacity, slots)].add(jnp.uint32(1), mode="drop")
-        return HashedCounts(table, visits), jnp.where(slots < 0, -1, _signed(visits[slots]))
+        placed = slots >= 0
+        counted = (jnp.where(placed, _signed(number[slots]), -1) for number in (visits, state.visits))
+        return HashedCounts(table, visits), *counted
 
     def look(state, transition):
         slots = lookup(state.table, identify(transition))
@@ -212,8 +240,16 @@ def _each_episode_counts_anew() -> str:
     return expect(np.concatenate([first, second])[:, 0], 1 / np.sqrt([1, 2, 1, 2]), rtol=1e-6)
 
 
+def _first_visits() -> str:
+    both_new, alone_new, none_new = [4, 4], [4, 0], [0, 4]
+    for key in ("state", "observation"):
+        shown = expect(play(counts(line(lanes=2), key=key, payment="first_visit"), arrivals([both_new, alone_new, none_new]))[1], [[1, 1], [0, 1], [0, 0]])
+    return shown
+
+
 KNOWN_ANSWERS = (
     ("the first five visits of a state pay 1/sqrt(n)", _visits_pay_one_over_root_n),
     ("two lanes arrive in one state at once: each is paid 1/sqrt(2); then one returns: 1/sqrt(3)", _lanes_are_counted_together),
     ("with per_episode two visits pay 1, 1/sqrt(2), and after a reset the same again", _each_episode_counts_anew),
+    ("with first_visit two lanes that find a state at once are paid 1 each, and whoever returns 0", _first_visits),
 )

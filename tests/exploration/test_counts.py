@@ -114,6 +114,20 @@ def test_features_determine_the_bonus():
     assert min(np.var(v) for v in by_state.values()) > 1e-3
 
 
+def test_encodings():
+    for encoding, wanted in {"inverse_root": [1, 2**-0.5, 0.5], "log_counts": np.log([1, 2, 4]), "mask": [0, 1, 1]}.items():
+        bonus = counts(line(2), encoding=encoding)
+        state, _ = visit(bonus, [[1, 2], [2, 2]])
+        shown = np.asarray(bonus.features(state, None))
+        np.testing.assert_allclose(shown[:, :3], [wanted] * 2, rtol=1e-6)
+        assert all(bonus.info.features.contains(lane) for lane in shown)
+
+
+def test_first_visits_of_states_that_find_no_place_pay_nothing():
+    _, paid = visit(counts(line(), key="observation", capacity=2, payment="first_visit"), [[0], [1], [2], [0]])
+    np.testing.assert_array_equal(paid[:, 0], [1, 1, 0, 0])
+
+
 def test_features_only_for_few_numbered_states():
     assert counts(line(), key="observation").features is None
     assert counts(line(num_states=4097)).features is None
@@ -147,5 +161,7 @@ def test_refusals():
         counts(line(num_states=None), per_episode=True)
     with pytest.raises(Refusal, match="scored=step"):
         counts(line(), per_episode=True, scored="batch")
+    with pytest.raises(Refusal, match="first_visit is scored when the step is made"):
+        counts(line(), payment="first_visit", scored="batch")
     with pytest.raises(Refusal, match="no module"):
         counts(line(), key="nowhere.at_all")
