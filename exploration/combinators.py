@@ -184,7 +184,7 @@ def schedule(spec: Spec, *, bonus: Bonus, decay: float = 0.999, floor: float = 0
     return wrap(bonus, lambda: jnp.ones((), jnp.float32), update=update, value=value)
 
 
-NORMALIZERS = ("reward_forward", "std", "standard", "none")
+NORMALIZERS = ("reward_forward", "std", "standard", "variance", "none")
 
 
 @options(bonus=NESTED, by=Choice(NORMALIZERS), filter_discount=FRACTION)
@@ -192,11 +192,12 @@ def normalize(spec: Spec, *, bonus: Bonus, by: str = "reward_forward", filter_di
     """b divided by a running standard deviation.
 
     by="reward_forward": of the discounted forward sums of b, per lane over time (RND); "std": of b itself (E3B); "standard": the same
-    after subtracting the running mean (MaxInfoRL; the reward then has both signs); "none": b.
+    after subtracting the running mean (MaxInfoRL; the reward then has both signs); "variance": (b - mean) / variance, as the published CFN
+    has it; "none": b.
     """
     if by == "none":
         return bonus
-    forward, centred = by == "reward_forward", by == "standard"
+    forward, centred = by == "reward_forward", by in ("standard", "variance")
 
     def own():
         return forward_filter(spec.lanes) if forward else moments(jnp.zeros(()))
@@ -210,7 +211,8 @@ def normalize(spec: Spec, *, bonus: Bonus, by: str = "reward_forward", filter_di
     def value(state, raw):
         seen = state.own.moments if forward else state.own
         reward = bonus.value(state.inner, raw)
-        return (reward - seen.mean if centred else reward) / deviation(seen)
+        size = deviation(seen)
+        return (reward - seen.mean if centred else reward) / (jnp.square(size) if by == "variance" else size)
 
     made = wrap(bonus, own, calibrate=calibrate, value=value)
     return made._replace(info=made.info._replace(non_negative=bonus.info.non_negative and not centred))
@@ -240,8 +242,8 @@ def augment(spec: Spec, *, bonus: Bonus) -> Bonus:
     """SOFE: the agent's observation is joined by ``features``, the statistics that make the bonus a function of what it sees."""
     if bonus.features is None:
         raise Refusal(
-            "SOFE needs a bonus whose statistics fit into an observation: counts on a world with at most 4096 numbered states, "
-            "or e3b; this one (a network such as rnd, or a hash table) has none"
+            "SOFE needs a bonus whose statistics fit into an observation: counts on a world with at most 4096 numbered states, e3b, "
+            "or state_entropy with density=gaussian; this one (a network such as rnd, or a hash table) has none"
         )
     return bonus._replace(info=bonus.info._replace(augments=True))
 

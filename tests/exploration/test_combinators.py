@@ -118,6 +118,10 @@ def test_normalize_divides_by_the_deviation_and_value_does_not_learn():
     state = centred.calibrate(centred.init(jax.random.key(0)), data)
     np.testing.assert_allclose(centred.value(state, data), (data - np.mean(data)) / np.std(data), rtol=1e-4, atol=1e-5)
     assert made.info.non_negative and not centred.info.non_negative
+    published = c.normalize(world(1), bonus=learner(), by="variance")
+    state = published.calibrate(published.init(jax.random.key(0)), data)
+    np.testing.assert_allclose(published.value(state, data), (data - np.mean(data)) / np.var(data), rtol=1e-4, atol=1e-5)
+    assert not published.info.non_negative
     inner = learner()
     assert c.normalize(world(1), bonus=inner, by="none") is inner
 
