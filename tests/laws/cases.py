@@ -132,6 +132,56 @@ def e3b(**arguments: Any) -> Entry:
     return entry("exploration.e3b.e3b", **{"hidden": (8,), "embedding": 4, "minibatches": 2, **arguments})
 
 
+def icm(**arguments: Any) -> Entry:
+    return entry("exploration.icm.icm", **{"hidden": (8,), "embedding": 4, "minibatches": 2, **arguments})
+
+
+def simhash(**arguments: Any) -> Entry:
+    return entry("exploration.simhash.simhash", **{"bits": 16, "capacity": 64, **arguments})
+
+
+def pseudo_counts(**arguments: Any) -> Entry:
+    return entry("exploration.pseudo_counts.pseudo_counts", **{"size": 4, "levels": 4, "rows": 256, **arguments})
+
+
+def cfn(**arguments: Any) -> Entry:
+    tiny = {"coins": 6, "hidden": (8,), "capacity": 64, "batch_size": 16, "updates_per_batch": 20, "learning_rate": 1e-2, "warmup": 3}
+    return entry("exploration.cfn.cfn", **{**tiny, **arguments})
+
+
+def disagreement(**arguments: Any) -> Entry:
+    return entry("exploration.disagreement.disagreement", **{"members": 3, "hidden": (8,), "embedding": 4, "minibatches": 2, **arguments})
+
+
+def episodic_counts(**arguments: Any) -> Entry:
+    return entry("exploration.episodic_counts.episodic_counts", **{"capacity": 16, **arguments})
+
+
+def re3(**arguments: Any) -> Entry:
+    return entry("exploration.re3.re3", **{"hidden": (8,), "embedding": 4, "memory": 16, **arguments})
+
+
+def state_entropy(**arguments: Any) -> Entry:
+    return entry("exploration.state_entropy.state_entropy", **{"hidden": (8,), "embedding": 4, "memory": 16, "minibatches": 2, **arguments})
+
+
+def ride(**arguments: Any) -> Entry:
+    return entry("exploration.ride.ride", **{"hidden": (8,), "embedding": 4, "capacity": 16, "minibatches": 2, **arguments})
+
+
+def noveld(**arguments: Any) -> Entry:
+    return entry("exploration.noveld.noveld", **{"hidden": (8,), "embedding": 4, "capacity": 16, "minibatches": 2, "warmup": 3, **arguments})
+
+
+def ngu(**arguments: Any) -> Entry:
+    tiny = {"neighbours": 2, "memory": 4, "hidden": (8,), "embedding": 4, "rnd_hidden": (8,), "rnd_embedding": 4, "minibatches": 2, "warmup": 3}
+    return entry("exploration.ngu.ngu", **{**tiny, **arguments})
+
+
+def byol_explore(**arguments: Any) -> Entry:
+    return entry("exploration.byol_explore.byol_explore", **{"hidden": (8,), "embedding": 4, "minibatches": 2, **arguments})
+
+
 BONUSES: dict[str, BonusCase] = {
     "none": BonusCase(entry("exploration.base.none")),
     "counts": BonusCase(counts()),
@@ -139,17 +189,87 @@ BONUSES: dict[str, BonusCase] = {
     "counts/per_episode": BonusCase(counts(per_episode=True)),
     "counts/hashed": BonusCase(counts(key="observation")),
     "counts/hashed_batch": BonusCase(counts(key="observation", scored="batch")),
+    "counts/first_visit": BonusCase(counts(payment="first_visit", per_episode=True, encoding="mask")),
+    "counts/log_counts": BonusCase(counts(encoding="log_counts")),
     "rnd": BonusCase(rnd()),
     "rnd/some_samples": BonusCase(rnd(update_proportion=0.5, epochs=2)),
     "rnd/codes": BonusCase(rnd(), CODES),
     "rnd/discrete_obs": BonusCase(rnd(), spaces.Discrete(5, start=1)),
     "rnd/pixels": BonusCase(rnd(), PIXELS),
     "rnd/dict": BonusCase(rnd(), AUGMENTED),
+    "re3": BonusCase(re3()),
+    "re3/kth": BonusCase(re3(variant="kth", k=3)),
+    "re3/short_memory": BonusCase(re3(memory=2)),
+    "re3/codes": BonusCase(re3(), CODES),
+    "re3/dict": BonusCase(re3(), AUGMENTED),
+    "re3/discrete_obs": BonusCase(re3(), spaces.Discrete(5, start=1)),
+    "re3/box_actions": BonusCase(re3(), action=BOX_ACTIONS),
+    "re3/pixels": BonusCase(re3(), PIXELS),
+    "state_entropy": BonusCase(state_entropy()),
+    "state_entropy/global": BonusCase(state_entropy(per_episode=False, prior=0.0)),
+    "state_entropy/codes": BonusCase(state_entropy(), CODES),
+    "state_entropy/dict": BonusCase(state_entropy(), AUGMENTED),
+    "state_entropy/discrete_obs": BonusCase(state_entropy(), spaces.Discrete(5, start=1)),
+    "state_entropy/knn": BonusCase(state_entropy(density="knn", k=2)),
+    "state_entropy/knn_random": BonusCase(state_entropy(density="knn", k=2, encoder="random"), AUGMENTED),
+    "state_entropy/knn_box_actions": BonusCase(state_entropy(density="knn", k=2), action=BOX_ACTIONS),
     "e3b": BonusCase(e3b()),
     "e3b/random": BonusCase(e3b(encoder="random", skip_first=False, encoding="diagonal")),
     "e3b/box_actions": BonusCase(e3b(), action=BOX_ACTIONS),
     "e3b/discrete_obs": BonusCase(e3b(), spaces.Discrete(5, start=1)),
     "e3b/codes": BonusCase(e3b(), CODES),
+    "simhash": BonusCase(simhash()),
+    "simhash/batch": BonusCase(simhash(scored="batch")),
+    "simhash/exact": BonusCase(simhash(table="exact")),
+    "simhash/dict": BonusCase(simhash(table="exact", scored="batch"), AUGMENTED),
+    "simhash/discrete_obs": BonusCase(simhash(), spaces.Discrete(5, start=1)),
+    "simhash/pixels": BonusCase(simhash(), PIXELS),
+    "pseudo_counts": BonusCase(pseudo_counts()),
+    "pseudo_counts/batch": BonusCase(pseudo_counts(scored="batch", neighbours=0)),
+    "pseudo_counts/gain": BonusCase(pseudo_counts(form="gain", levels=16), CODES),
+    "pseudo_counts/dict": BonusCase(pseudo_counts(), AUGMENTED),
+    "pseudo_counts/discrete_obs": BonusCase(pseudo_counts(), spaces.Discrete(5, start=1)),
+    "pseudo_counts/pixels": BonusCase(pseudo_counts(scored="batch"), PIXELS),
+    "cfn": BonusCase(cfn()),
+    "cfn/step": BonusCase(cfn(scored="step", zero_init=True, coins=40)),
+    "cfn/plain": BonusCase(cfn(prior=False, prioritized=False, optimizer="adam")),
+    "cfn/discrete_obs": BonusCase(cfn(), spaces.Discrete(5, start=1)),
+    "cfn/codes": BonusCase(cfn(), CODES),
+    "cfn/dict": BonusCase(cfn(), AUGMENTED),
+    "cfn/pixels": BonusCase(cfn(hidden=None), PIXELS),
+    "disagreement": BonusCase(disagreement()),
+    "disagreement/inverse": BonusCase(disagreement(encoder="inverse", epochs=2)),
+    "disagreement/box_actions": BonusCase(disagreement(), action=BOX_ACTIONS),
+    "disagreement/discrete_obs": BonusCase(disagreement(), spaces.Discrete(5, start=1)),
+    "disagreement/codes": BonusCase(disagreement(), CODES),
+    "episodic_counts": BonusCase(episodic_counts()),
+    "episodic_counts/first_visit": BonusCase(episodic_counts(kind="first_visit", key="observation")),
+    "episodic_counts/codes": BonusCase(episodic_counts(key="observation"), CODES),
+    "ride": BonusCase(ride()),
+    "ride/random": BonusCase(ride(encoder="random", key="observation")),
+    "ride/box_actions": BonusCase(ride(), action=BOX_ACTIONS),
+    "ride/discrete_obs": BonusCase(ride(), spaces.Discrete(5, start=1)),
+    "ride/codes": BonusCase(ride(key="observation"), CODES),
+    "noveld": BonusCase(noveld()),
+    "noveld/observation": BonusCase(noveld(key="observation", update_proportion=0.5, epochs=2)),
+    "noveld/discrete_obs": BonusCase(noveld(), spaces.Discrete(5, start=1)),
+    "noveld/codes": BonusCase(noveld(key="observation"), CODES),
+    "noveld/pixels": BonusCase(noveld(), PIXELS),
+    "ngu": BonusCase(ngu()),
+    "ngu/random": BonusCase(ngu(encoder="random", neighbours=1, limit=1.0)),
+    "ngu/box_actions": BonusCase(ngu(), action=BOX_ACTIONS),
+    "ngu/discrete_obs": BonusCase(ngu(), spaces.Discrete(5, start=1)),
+    "ngu/codes": BonusCase(ngu(), CODES),
+    "byol_explore": BonusCase(byol_explore()),
+    "byol_explore/box_actions": BonusCase(byol_explore(), action=BOX_ACTIONS),
+    "byol_explore/discrete_obs": BonusCase(byol_explore(), spaces.Discrete(5, start=1)),
+    "byol_explore/codes": BonusCase(byol_explore(), CODES),
+    "icm": BonusCase(icm()),
+    "icm/random": BonusCase(icm(encoder="random", epochs=2)),
+    "icm/box_actions": BonusCase(icm(joint=False), action=BOX_ACTIONS),
+    "icm/discrete_obs": BonusCase(icm(), spaces.Discrete(5, start=1)),
+    "icm/codes": BonusCase(icm(), CODES),
+    "icm/pixels": BonusCase(icm(encoder="random"), PIXELS),
 }
 
 INNER: dict[str, Entry] = {"counts": counts(), "rnd": rnd(hidden=()), "e3b": e3b(hidden=())}  # small: there are many combinations
