@@ -101,7 +101,7 @@ def icm(
 # --- known answers -----------------------------------------------------------------------------------------------------
 
 
-def _moves() -> tuple[Spec, Transition]:
+def cube() -> tuple[Spec, Transition]:
     """A world of eight corners in which action n turns the n-th coordinate, and all 24 steps in it."""
     corners = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1).reshape(-1, 3).astype(np.float32)
     obs, action = np.repeat(corners, 3, axis=0), np.tile(np.arange(3), 8)
@@ -113,7 +113,7 @@ def _moves() -> tuple[Spec, Transition]:
 
 def _trained(updates: int, **settings) -> tuple[Bonus, ICMState, ICMState, Transition]:
     """(bonus, its state at first, its state after ``updates``, the steps it learnt from)."""
-    spec, steps = _moves()
+    spec, steps = cube()
     made = icm(spec, hidden=(32,), embedding=8, minibatches=1, learning_rate=3e-3, **settings)
     first = made.init(jax.random.PRNGKey(0))
     learn = jax.jit(lambda state: jax.lax.fori_loop(0, updates, lambda n, s: made.update(s, jax.random.PRNGKey(n), (steps, {}))[0], state))
@@ -131,7 +131,7 @@ def _what_can_be_predicted_pays_nothing() -> str:
 
 
 def _eta_over_two_times_the_squared_error() -> str:
-    spec, steps = _moves()
+    spec, steps = cube()
     made, twice = (icm(spec, hidden=(), embedding=4, eta=eta, encoder="random") for eta in (1.0, 2.0))
     state = made.init(jax.random.PRNGKey(0))
     forward = jax.tree.leaves(state.params["forward"])
