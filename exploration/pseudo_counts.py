@@ -29,7 +29,8 @@ Discrete              themselves
 ====================  =============================================================================================
 
 What is not a picture is a row of symbols. For one Discrete symbol N is the visits before + smoothing / values. Departures from the papers: a
-modest density in place of CTS or PixelCNN, smaller pictures, and an offset of 1.
+modest density in place of CTS or PixelCNN, smaller pictures, and an offset of 1. The exact form takes a density that learns fast: where little is
+predictable (noise), the gains of many symbols multiply, and N stays near 0 for many visits; form="gain" dampens that.
 """
 
 from __future__ import annotations
@@ -253,6 +254,7 @@ def pseudo_counts(
             learns_from=("next_obs",) if step else (),
             stores=("pseudo_count_bonus",) if step else (),
             scored=scored,
+            fades=form == "gain" or len(positions) == 1,  # of a picture that little predicts, the exact N stays near 0 for many visits
         ),
     )
 
