@@ -9,11 +9,17 @@ from exploration.laws.bonuses import BONUS_LAWS
 from exploration.laws.life import Subject
 from tests.laws.cases import BONUSES, COMBINATORS, COMBINED, INNER, REFUSED
 
-# compiling all laws of one case takes seconds: the fast tests walk each bonus, and each combinator over counts
-TAKES_LONGER = {name for name in BONUSES if "pixels" in name or (name in COMBINED and not name.endswith("/counts"))}
+# Compiling all laws of one case takes seconds. The fast tests walk each bonus, and each combinator over counts. What encoders make of other
+# spaces is the same code in every bonus: rnd and e3b stand for them, and the others are walked with the slow tests.
+TAKES_LONGER = {name for name in BONUSES if "/" in name and not (name in COMBINED and name.endswith("/counts"))}
+SAME_CODE = {n for n in BONUSES if n.endswith(("/dict", "/discrete_obs", "/box_actions", "/pixels")) and not n.startswith(("rnd/", "e3b/"))}
 
 
-@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.medium) if n in TAKES_LONGER else n for n in BONUSES])
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if name in SAME_CODE else [pytest.mark.medium] if name in TAKES_LONGER else []
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in BONUSES])
 def subject(request) -> Subject:
     case = BONUSES[request.param]
     return Subject(lambda spec: build(case.entry, spec), case.spec())

@@ -41,7 +41,7 @@ def last(done):
 def test_a_right_bonus(tmp_path):
     done = farlands("check", "exploration=counts", "env.size=4", cwd=tmp_path, check=0)
     result = last(done)
-    assert result["failed"] == [] and result["worlds"] == ["deep_sea-4", "vector", "codes", "pixels"] and result["known_answers"] == 4
+    assert result["failed"] == [] and result["worlds"] == ["deep_sea-4", "vector", "codes", "pixels"] and result["known_answers"] == 5
     assert "1, 0.7071, 0.5774, 0.5, 0.4472" in done.stdout and "1, 1.99, 2.97" in done.stdout and "FAILED" not in done.stdout
     assert not list(tmp_path.iterdir())
 
