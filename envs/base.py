@@ -38,6 +38,7 @@ class Spec(NamedTuple):
     lanes: int = 1  # worlds stepped side by side
     streams: tuple[str, ...] = ("extrinsic",)  # reward streams the agent will be given
     axis: str | None = None  # name of the vmapped member axis, when there is one
+    latent: Callable[[], spaces.Space] | None = None  # space of the agent's encoding of observations; where there is no agent, None
 
 
 class TimeStep(NamedTuple):

@@ -18,7 +18,7 @@ from envs.base import Environment, HostEnvironment, Spec
 from envs.builder import LARGEST_WHOLE, Refusal, build, locate
 from envs.wrappers import wrapped
 from exploration.base import Bonus
-from exploration.intrinsic import Intrinsic, intrinsic
+from exploration.intrinsic import Intrinsic, given, intrinsic
 from runners.base import HostRunner, Runner
 from runners.batching import AXIS
 from runners.checks import MOST_MEMBERS, PARTS, check_parts, check_swept, parted, settings, whole_numbers
@@ -91,6 +91,7 @@ def make_runner(config: Mapping[str, Any], world: Environment | HostEnvironment 
         return expect(build(config["agent"], spec), (Agent,), "agent", config["agent"]["_target_"])
 
     def make_intrinsic(spec: Spec) -> Intrinsic:
+        spec = given(spec, stream.get("input", "observation"))
         bonus = expect(build(exploration, spec), (Bonus,), "exploration", exploration["_target_"])
         return intrinsic(spec, bonus, name=exploration["_target_"], **stream)
 

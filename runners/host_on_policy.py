@@ -58,9 +58,9 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         memory, action, extras = agent.act(agent_state, key, (memory, saw, first, mode))
         return memory, saw if augments else (), action, extras
 
-    def observed(bonus_state, key, made: Transition, saw):
+    def observed(agent_state, bonus_state, key, made: Transition, saw):
         """(bonus state, what is noted of the step: the whole of it where the agent saw more than the worlds gave)."""
-        bonus_state, made = pieces.observed(bonus_state, key, made, saw if augments else made.obs)
+        bonus_state, made = pieces.observed(agent_state, bonus_state, key, made, saw if augments else made.obs)
         return bonus_state, made if augments else made.annotations
 
     def keys(key, clock):
@@ -75,7 +75,7 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         return state._replace(waiting=empty_rollout(state)) if overlap else state
 
     def warm(state, key, before, action, arrived):
-        bonus_state, _ = bonus.observe(state.bonus, key, transition(before, action, arrived))
+        bonus_state, _ = bonus.observe(state.bonus, key, pieces.shown(state.agent, transition(before, action, arrived)))
         return state._replace(bonus=bonus.reset(bonus_state, arrived.terminated | arrived.truncated))
 
     def example(obs: PyTree) -> Arrived:
@@ -87,7 +87,7 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
     def row_shapes(state, saw, action, extras):
         def row():
             made = transition(state.lanes, action, example(state.lanes.obs))
-            return action, extras, observed(state.bonus, state.key, made, saw)[1]
+            return action, extras, observed(state.agent, state.bonus, state.key, made, saw)[1]
 
         return jax.eval_shape(row)
 
@@ -103,7 +103,7 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
             rows = zeros(row_shapes(state, saw, action, extras), rollout)
             steps = rows[2] if augments else zeros(made, rollout)._replace(annotations=rows[2])
             last_obs = pieces.seen(state.bonus, env.decode(state.lanes.obs))
-            return pieces.assess(state.bonus, Rollout(steps, rows[1], state.memory, memory, last_obs, state.lanes.first))[1]
+            return pieces.assess(state.agent, state.bonus, Rollout(steps, rows[1], state.memory, memory, last_obs, state.lanes.first))[1]
 
         return zeros(jax.eval_shape(whole))
 
@@ -113,15 +113,15 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, now.obs, now.first, step_keys[-1, 1], "explore")
         return Play(memory, state.bonus, saw, extras, zeros(row_shapes(state, saw, action, extras), rollout), step_keys), action
 
-    def settle(play: Play, t, before: Lanes, action, arrived: Arrived) -> Play:
+    def settle(agent_state, play: Play, t, before: Lanes, action, arrived: Arrived) -> Play:
         """Write step t."""
-        bonus_state, note = observed(play.bonus, play.keys[t, 0], transition(before, action, arrived), play.saw)
+        bonus_state, note = observed(agent_state, play.bonus, play.keys[t, 0], transition(before, action, arrived), play.saw)
         row = (action, play.extras, note)
         rows = jax.tree.map(lambda all_rows, new: jax.lax.dynamic_update_index_in_dim(all_rows, new, t, 0), play.rows, row)
         return play._replace(bonus=bonus_state, rows=rows)
 
     def advance(agent_state, play: Play, t, before: Lanes, action, arrived):
-        play = settle(play, t, before, action, arrived)
+        play = settle(agent_state, play, t, before, action, arrived)
         done = arrived.terminated | arrived.truncated
         memory, saw, action, extras = choose(agent_state, play.memory, play.bonus, arrived.following, done, play.keys[t, 1], "explore")
         return play._replace(memory=memory, saw=saw, extras=extras), action
@@ -131,7 +131,7 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
 
     def finish(state, play: Play, before: Lanes, action, arrived, given: Steps, last: Lanes, learnt, clock):
         _, learn_key, update_key = keys(state.key, clock)
-        play = settle(play, rollout - 1, before, action, arrived)
+        play = settle(state.agent, play, rollout - 1, before, action, arrived)
         actions, extras, notes = play.rows
         if augments:
             steps = notes
@@ -140,7 +140,7 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
             steps = Transition(env.decode(given.obs), actions, given.reward, env.decode(given.next_obs), *ends, given.info, notes)
         last_obs = pieces.seen(play.bonus, env.decode(last.obs))
         batch = Rollout(steps, extras, state.memory, play.memory, last_obs, last.first)
-        bonus_state, assessed, reward_metrics = pieces.assess(play.bonus, batch)
+        bonus_state, assessed, reward_metrics = pieces.assess(state.agent, play.bonus, batch)
         if overlap:
             learns = clock.iteration > 0
             agent_state = jax.tree.map(lambda new, old: jnp.where(learns, new, old), learnt[0], state.agent)
@@ -162,7 +162,7 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
     def watch(state, carry, key, before: Lanes, action, arrived):
         memory, bonus_state, saw = carry
         observe_key, act_key = jax.random.split(key)
-        bonus_state, _ = observed(bonus_state, observe_key, transition(before, action, arrived), saw)
+        bonus_state, _ = observed(state.agent, bonus_state, observe_key, transition(before, action, arrived), saw)
         done = arrived.terminated | arrived.truncated
         memory, saw, action, _ = choose(state.agent, memory, bonus_state, arrived.following, done, act_key, evaluation_mode)
         return (memory, bonus_state, saw), action

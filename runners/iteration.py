@@ -11,16 +11,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium import spaces
 
 from agents.base import Agent, Learnt, RewardStream, Rollout, Signal
+from agents.networks import dummy
 from envs.base import Key, PyTree, Spec, Tally, Transition
+from envs.builder import Refusal
 from exploration.base import Bonus
+from exploration.hash_table import hash_observation
 from exploration.intrinsic import Intrinsic
 from runners import metrics as m
 from runners.base import Clock
 
 MAX_CELLS = 2**16  # larger maps are not recorded
+MAX_STATES = 2**18  # visits of more states than this, or of fingerprints, share that many places
 
 
 class Record(NamedTuple):
@@ -31,7 +36,7 @@ class Record(NamedTuple):
     first_success: jax.Array  # u32[]; environment steps until an episode first succeeded, 0 before
     tally: PyTree  # the world's own score
     visits: jax.Array | None  # u32[rows, columns]; where steps ended, in worlds that are maps
-    state_visits: jax.Array | None  # u32[num_states]; in worlds that number their states, for runs with a bonus
+    state_visits: jax.Array | None  # u32[places]; in worlds that tell states apart, for runs with a bonus
 
 
 class Assessed(NamedTuple):
@@ -39,7 +44,7 @@ class Assessed(NamedTuple):
 
     rollout: Rollout
     streams: tuple[RewardStream, ...]
-    steps: Transition  # as the bonus knows them, without augmented observations
+    steps: Transition  # as the bonus is given them
 
 
 class Iteration(NamedTuple):
@@ -49,9 +54,10 @@ class Iteration(NamedTuple):
     agent: Agent
     bonus: Bonus
     seen: Callable  # (bonus state, obs) -> what the agent sees
-    observed: Callable  # (bonus state, key, transition [N], what the agent saw) -> (bonus state, transition as the agent saw it)
+    shown: Callable  # (agent state, transition of the world) -> as the bonus is given it
+    observed: Callable  # (agent state, bonus state, key, transition [N], what the agent saw) -> (bonus state, transition as the agent saw it)
     fresh_record: Callable[[], Record]
-    assess: Callable  # (bonus state, rollout) -> (bonus state, Assessed, metrics)
+    assess: Callable  # (agent state, bonus state, rollout) -> (bonus state, Assessed, metrics)
     learn: Callable  # (agent state, key, (Assessed, progress)) -> (agent state, Learnt)
     updated: Callable  # (record, Assessed, clock) -> (record, metrics)
 
@@ -66,12 +72,13 @@ def iteration(
     tally: Tally | None = None,
 ) -> Iteration:
     """The pieces for a world's ``spec`` with lanes and axis."""
-    intrinsic = make_intrinsic(spec)
+    intrinsic = make_intrinsic(spec._replace(latent=lambda: latent_space(spec, make_agent)))
     bonus = intrinsic.bonus
     agent_spec = seen_by_agent(spec, bonus)
     agent = make_agent(agent_spec)
     mapped = spec.grid is not None and spec.grid[0] * spec.grid[1] <= MAX_CELLS
-    counted = bonus.info.intrinsic and spec.num_states is not None and spec.num_states <= MAX_CELLS
+    counted = bonus.info.intrinsic and "state_id" in spec.info
+    numbered = counted and spec.num_states is not None and spec.num_states <= MAX_STATES
 
     def seen(bonus_state, obs):
         return {"obs": obs, "features": bonus.features(bonus_state, obs)} if bonus.info.augments else obs
@@ -81,13 +88,19 @@ def iteration(
             return transitions
         return transitions._replace(obs=transitions.obs["obs"], next_obs=transitions.next_obs["obs"])
 
-    def observed(bonus_state, key: Key, transition: Transition, obs):
-        bonus_state, annotations = bonus.observe(bonus_state, key, transition)
+    def shown(agent_state, transition: Transition) -> Transition:
+        if intrinsic.input == "observation":
+            return transition
+        before, after = (agent.encode(agent_state, obs) for obs in (transition.obs, transition.next_obs))
+        return transition._replace(obs=before, next_obs=after)
+
+    def observed(agent_state, bonus_state, key: Key, transition: Transition, obs):
+        bonus_state, annotations = bonus.observe(bonus_state, key, shown(agent_state, transition))
         transition = transition._replace(obs=obs, next_obs=seen(bonus_state, transition.next_obs), annotations=annotations)
         return bonus.reset(bonus_state, transition.done), transition
 
-    def assess(bonus_state, rollout: Rollout):
-        steps = world_part(rollout.transitions)
+    def assess(agent_state, bonus_state, rollout: Rollout):
+        steps = shown(agent_state, world_part(rollout.transitions))
         raw = bonus.score(bonus_state, steps)
         bonus_state = bonus.calibrate(bonus_state, raw)
         reward = bonus.value(bonus_state, raw)
@@ -114,7 +127,7 @@ def iteration(
 
     def fresh_record() -> Record:
         visits = jnp.zeros(spec.grid, jnp.uint32) if mapped else None
-        states = jnp.zeros(spec.num_states, jnp.uint32) if counted else None
+        states = jnp.zeros(spec.num_states if numbered else MAX_STATES, jnp.uint32) if counted else None
         return Record(jnp.int32(0), jnp.float32(jnp.finfo(jnp.float32).min), jnp.uint32(0), tally.init() if tally else (), visits, states)
 
     def updated(record: Record, assessed: Assessed, clock: Clock) -> tuple[Record, dict[str, Any]]:
@@ -135,7 +148,7 @@ def iteration(
             visits = visits.at[row.reshape(-1), column.reshape(-1)].add(jnp.uint32(1), mode="drop")
         state_visits = record.state_visits
         if counted:
-            reached = steps.info["state_id"]
+            reached = steps.info["state_id"] if numbered else place_of(steps.info["state_id"], done.ndim)
             state_visits = state_visits.at[reached.reshape(-1)].add(jnp.uint32(1), mode="drop")
             rare = jax.lax.rsqrt(state_visits[reached].astype(jnp.float32))
             found["bonus/count_correlation"] = correlation(assessed.streams[-1].reward, rare)
@@ -151,7 +164,12 @@ def iteration(
             found |= {f"world/{name}": m.Last(value) for name, value in tally.report(scores).items()}
         return new, found
 
-    return Iteration(agent_spec, agent, bonus, seen, observed, fresh_record, assess, learn, updated)
+    return Iteration(agent_spec, agent, bonus, seen, shown, observed, fresh_record, assess, learn, updated)
+
+
+def place_of(states: jax.Array, lead_ndim: int) -> jax.Array:
+    """Where visits of these states are counted, i32[lead...]: two of n states share a place with probability 2^-18."""
+    return (hash_observation(states, lead_ndim)[..., 0] & jnp.uint32(MAX_STATES - 1)).astype(jnp.int32)
 
 
 def correlation(x: jax.Array, y: jax.Array) -> m.Mean:
@@ -160,6 +178,15 @@ def correlation(x: jax.Array, y: jax.Array) -> m.Mean:
     scale = jnp.sqrt(jnp.sum(x * x)) * jnp.sqrt(jnp.sum(y * y))
     varies = scale > 1e-8 * x.size
     return m.Mean(jnp.where(varies, jnp.sum(x * y) / jnp.where(varies, scale, 1.0), 0.0), varies.astype(jnp.float32))
+
+
+def latent_space(spec: Spec, make_agent: Callable[[Spec], Agent]) -> spaces.Box:
+    """Of the agent's encoding of the world's observations. Raises Refusal for agents that have none."""
+    agent = make_agent(spec._replace(streams=("extrinsic", "intrinsic")))
+    if agent.encode is None:
+        raise Refusal("exploration.input=latent shares the agent's encoder, and this agent has none; use exploration.input=observation")
+    latent = jax.eval_shape(lambda key: agent.encode(agent.init(key), dummy(spec.observation)), jax.random.PRNGKey(0))
+    return spaces.Box(-np.inf, np.inf, latent.shape[1:], np.float32)
 
 
 def seen_by_agent(spec: Spec, bonus: Bonus) -> Spec:

@@ -82,7 +82,7 @@ def on_policy(
             obs = pieces.seen(bonus_state, lanes_now.obs)
             memory, action, extras = agent.act(agent_state, act_key, (memory, obs, lanes_now.first, mode))
             lanes_now, transition = source.step(lanes_now, step_key, action)
-            bonus_state, transition = pieces.observed(bonus_state, observe_key, transition, obs)
+            bonus_state, transition = pieces.observed(agent_state, bonus_state, observe_key, transition, obs)
             lanes_now = source.restart(lanes_now, reset_key, transition.done)
             return (lanes_now, memory, bonus_state), (transition, extras)
 
@@ -91,17 +91,17 @@ def on_policy(
     def init(key):
         source_key, agent_key, bonus_key, warm_key, member_key = jax.random.split(key, 5)
         agent_state = agent.init(agent_key)
-        source_state, bonus_state = warm_up(warm_key, source.init(source_key), bonus.init(bonus_key))
+        source_state, bonus_state = warm_up(warm_key, agent_state, source.init(source_key), bonus.init(bonus_key))
         return OnPolicyState(member_key, source_state, agent.start(agent_state, lanes), agent_state, bonus_state, pieces.fresh_record())
 
-    def warm_up(key, source_state, bonus_state):
+    def warm_up(key, agent_state, source_state, bonus_state):
         """Random steps that only the bonus observes (RND's observation statistics); not counted as training steps."""
 
         def one(carry, key):
             source_state, bonus_state = carry
             act_key, step_key, observe_key, reset_key = jax.random.split(key, 4)
             source_state, transition = source.step(source_state, step_key, sample_action(spec.action, act_key, lanes))
-            bonus_state, _ = bonus.observe(bonus_state, observe_key, transition)
+            bonus_state, _ = bonus.observe(bonus_state, observe_key, pieces.shown(agent_state, transition))
             bonus_state = bonus.reset(bonus_state, transition.done)
             return (source.restart(source_state, reset_key, transition.done), bonus_state), None
 
@@ -120,7 +120,7 @@ def on_policy(
     def step(state, clock):
         rollout_key, learn_key, update_key = jax.random.split(jax.random.fold_in(state.key, clock.iteration), 3)
         state, batch = collect(state, rollout_key)
-        bonus_state, assessed, reward_metrics = pieces.assess(state.bonus, batch)
+        bonus_state, assessed, reward_metrics = pieces.assess(state.agent, state.bonus, batch)
         agent_state, learnt = pieces.learn(state.agent, learn_key, (assessed, clock.progress))
         bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (assessed.steps, learnt.payload))
         record, metrics = pieces.updated(state.record, assessed, clock)
@@ -163,7 +163,7 @@ def on_policy(
 
         def assessed(state, clock):
             state, batch = rolled(state, clock)
-            return state, pieces.assess(state.bonus, batch)
+            return state, pieces.assess(state.agent, state.bonus, batch)
 
         def learnt(state, clock):
             state, (_, found, _) = assessed(state, clock)

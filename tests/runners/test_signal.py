@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.builder import build
+from envs.builder import Refusal, build
 from runners.iteration import correlation
 from runners.source import jax_source
-from tests.runners.tiny import BONUSES, TINY, batch_of
+from tests.runners.tiny import AGENTS, BONUSES, TINY, batch_of
 
 
 @pytest.mark.parametrize("bonus", ["counts", pytest.param("rnd", marks=pytest.mark.medium), pytest.param("e3b", marks=pytest.mark.medium)])
@@ -94,6 +94,50 @@ def test_the_bonus_is_held_against_true_counts():
     batch.start()
     batch.run(0, 1, total)
     assert "bonus/count_correlation" not in batch.take_metrics()[0]
+
+
+def test_true_counts_of_fingerprints():
+    """A world whose states are too many to number: whole-level counts agree with the record, counts of views less so."""
+    found = {}
+    for key in ("state", "observation"):
+        settings = ["env=minigrid", "env.id=MiniGrid-Empty-5x5-v0", "runner.lanes=8", "runner.rollout=32", "agent.hidden=[8]", "total_steps=2048", "seeds=1"]
+        batch, total = batch_of([*settings, "exploration=counts", f"exploration.key={key}"], "vmap")
+        batch.start()
+        batch.run(0, total, total)
+        found[key] = batch.take_metrics()[0]["bonus/count_correlation"]
+    assert 0.6 < found["state"] <= 1.0 and found["observation"] < found["state"], found
+
+
+SMALL = [setting for setting in TINY if not setting.startswith("env.")]  # of worlds that never show an observation of zeros: its code is chance
+
+
+def counted_codes(world: list[str], *settings: str) -> float:
+    """What counts of codes (SimHash, exact: rounding does not matter) pay on average over a tiny run."""
+    codes = ["exploration=simhash", "exploration.table=exact", "exploration.capacity=1024", "exploration.bits=64"]
+    batch, total = batch_of([*world, *codes, "seeds=1", *settings], "vmap")
+    batch.start()
+    batch.run(0, total, total)
+    paid = batch.take_metrics()[0]["bonus/raw"]
+    batch.close()
+    return paid
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("world", [["env=tabular", "env.id=line", *SMALL], ["env=gymnasium", "env.id=FrozenLake-v1", *SMALL]], ids=["jax", "host"])
+def test_a_bonus_may_be_given_the_agents_encoding(world):
+    """``input=latent``: as long as the agent does not learn, every observation has an encoding of its own, and counts are the same. When it
+    learns, a state seen again looks new."""
+    still, learning, latent = "agent.learning_rate=1e-30", "agent.learning_rate=0.03", "exploration.input=latent"
+    assert counted_codes(world, still, latent) == pytest.approx(counted_codes(world, still), rel=1e-5)
+    assert counted_codes(world, learning, latent) > 1.1 * counted_codes(world, learning)
+
+
+def test_an_encoding_that_does_not_exist_is_refused():
+    with pytest.raises(Refusal, match="this agent has none"):
+        batch_of([*AGENTS["random"], "exploration=counts", "exploration.input=latent", "seeds=1"], "vmap")
+    shown = ["exploration=custom", "exploration._target_=exploration.combinators.augment", "+exploration.bonus._target_=exploration.e3b.e3b"]
+    with pytest.raises(Refusal, match="augment"):
+        batch_of([*TINY, *shown, "exploration.input=latent", "seeds=1"], "vmap")
 
 
 def test_correlation_is_pearsons():
