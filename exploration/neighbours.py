@@ -42,9 +42,13 @@ def nearest(state: Ring, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Arr
     points, known = state.rows.reshape(-1, width), jnp.repeat(jnp.arange(steps) < state.written, lanes)
     k_found = min(k, steps * lanes)
 
+    halves = jnp.where(known, 0.5 * jnp.sum(jnp.square(points), axis=-1), jnp.inf)
+
     def search(query):
-        squares = jnp.where(known, jnp.sum(jnp.square(points - query), axis=-1), jnp.inf)
-        return -jax.lax.top_k(-squares, k_found)[0]
+        scores = halves - points @ query  # half the squared distance, less what is the same for all
+        place = smallest(scores, k_found)[1]
+        exact = jnp.sum(jnp.square(points[place] - query), axis=-1)  # the scores have lost what is small beside |query|^2
+        return jnp.sort(jnp.where(jnp.isinf(halves[place]), jnp.inf, exact))
 
     found = jax.lax.map(search, queries.reshape(-1, width), batch_size=BLOCK)
     valid = jnp.arange(k_found) < state.written * lanes
@@ -52,6 +56,20 @@ def nearest(state: Ring, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Arr
     room = k - k_found
     distances, valid = jnp.pad(distances, ((0, 0), (0, room))), jnp.pad(valid, (0, room))
     return distances.reshape(*queries.shape[:-1], k), valid
+
+
+def smallest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """(the k smallest of f32[P], ascending; their places). They lie in the k groups of smallest minima, so not all values are sorted, which is
+    slow on a CPU. Groups of sqrt(P / k) make the least work."""
+    size = max(1, round((values.shape[0] / k) ** 0.5))
+    groups = -(-values.shape[0] // size)
+    if groups <= k:
+        found, place = jax.lax.top_k(-values, k)
+        return -found, place
+    grouped = jnp.pad(values, (0, groups * size - values.shape[0]), constant_values=jnp.inf).reshape(groups, size)
+    group = jax.lax.top_k(-jnp.min(grouped, axis=1), k)[1]
+    found, among = jax.lax.top_k(-grouped[group].reshape(-1), k)
+    return -found, jnp.minimum(group[among // size] * size + among % size, values.shape[0] - 1)
 
 
 def mean_of_valid(distances: jax.Array, valid: jax.Array) -> jax.Array:

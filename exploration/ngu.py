@@ -34,6 +34,7 @@ from exploration.encoders import encoder as make_encoder
 from exploration.laws.data import require
 from exploration.laws.play import arrivals, expect, line, play
 from exploration.learning import ADAM, fit, flatten_lead
+from exploration.neighbours import smallest
 from exploration.normalizers import deviation, lead_ndim, moments, update_moments
 from exploration.rnd import RNDState, rnd
 
@@ -59,7 +60,7 @@ def nearest(memory: jax.Array, written: jax.Array, features: jax.Array, neighbou
     """Squared distances from features f32[N, k] to the nearest in memory f32[N, M, k] -> f32[N, neighbours], ascending; infinite beyond what it holds."""
     squares = jnp.sum(jnp.square(memory - features[:, None]), axis=-1)
     held = jnp.arange(memory.shape[1]) < written[:, None]
-    return -jax.lax.top_k(-jnp.where(held, squares, jnp.inf), neighbours)[0]
+    return jax.vmap(lambda x: smallest(x, neighbours)[0])(jnp.where(held, squares, jnp.inf))
 
 
 def episodic_reward(ratios: jax.Array, epsilon: jax.Array | float, xi: jax.Array | float, c: jax.Array | float, s_max: jax.Array | float) -> jax.Array:
@@ -142,9 +143,7 @@ def ngu(
     if memory < neighbours:
         raise Refusal(f"ngu with memory={memory} never holds neighbours={neighbours} features; give memory={neighbours} or more")
     features = make_encoder(spec, encoder, hidden, embedding, "ngu")
-    lifelong = rnd(
-        spec, hidden=rnd_hidden, embedding=rnd_embedding, learning_rate=rnd_learning_rate, minibatches=minibatches, epochs=epochs, warmup=warmup
-    )
+    lifelong = rnd(spec, hidden=rnd_hidden, embedding=rnd_embedding, learning_rate=rnd_learning_rate, minibatches=minibatches, epochs=epochs, warmup=warmup)
     zero = jnp.zeros((), jnp.float32)
 
     def init(key):
@@ -195,9 +194,7 @@ def ngu(
         if features.loss is None:
             return state, metrics
         data = flatten_lead((batch.obs, batch.next_obs, batch.action), lead_ndim(spec.observation, batch.next_obs))
-        params, optimizer, losses = fit(
-            fit_key, state.params, state.optimizer, data, loss, learning_rate=learning_rate, minibatches=minibatches, epochs=epochs
-        )
+        params, optimizer, losses = fit(fit_key, state.params, state.optimizer, data, loss, learning_rate=learning_rate, minibatches=minibatches, epochs=epochs)
         return state._replace(params=params, optimizer=optimizer), {**metrics, **losses}
 
     def reset(state, mask):

@@ -9,7 +9,7 @@ import pytest
 
 from exploration import neighbours
 from exploration.laws.play import arrivals, line, play
-from exploration.neighbours import nearest, push, ring
+from exploration.neighbours import nearest, push, ring, smallest
 from exploration.re3 import VARIANTS, among, neighbour_bonus, re3
 
 STEPS, LANES = 6, 3
@@ -72,3 +72,14 @@ def test_the_encoder_is_never_trained():
     state = made.init(jax.random.key(0))
     after, metrics = made.update(state, jax.random.key(1), (arrivals([[1]]), {}))
     assert metrics == {} and after is state
+
+
+@pytest.mark.parametrize("number,k", [(1, 1), (7, 7), (50, 3), (1000, 5), (37, 10)])
+def test_the_smallest_are_found_among_groups(number, k):
+    values = np.random.default_rng(number).normal(size=number).astype(np.float32)
+    values[number // 2 :: 3] = np.inf
+    found, places = smallest(jnp.asarray(values), k)
+    np.testing.assert_array_equal(found, np.sort(values)[:k])
+    finite = np.isfinite(found)
+    np.testing.assert_array_equal(values[np.asarray(places)][finite], found[finite])
+    assert len(set(np.asarray(places)[finite].tolist())) == finite.sum()
