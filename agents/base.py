@@ -50,6 +50,18 @@ class Rollout(NamedTuple):
     last_first: jax.Array  # bool[N]
 
 
+class Sample(NamedTuple):
+    """What a replay agent learns from: B samples, each one or several steps of an episode. Their rewards, summed over those steps, and
+    the discounts to the power of their number are in the ``Signal``."""
+
+    obs: PyTree  # [B]
+    action: jax.Array  # [B]; at ``obs``
+    next_obs: PyTree  # [B]; after the steps
+    terminated: jax.Array  # bool[B]; the MDP ended in them: no bootstrap
+    weights: jax.Array  # f32[B]; of the losses: importance weights of prioritised draws, 0 for what is to be left out
+    extras: PyTree = ()  # [B]; what ``act`` returned at ``obs``
+
+
 class Learnt(NamedTuple):
     """What ``learn`` returns beside the new state."""
 
@@ -66,6 +78,7 @@ class Agent(NamedTuple):
     act: Callable[[PyTree, Key, tuple], tuple[PyTree, jax.Array, PyTree]]  # (state, key, (memory, obs, first, mode)) -> (memory, action, extras)
     learn: Callable[[PyTree, Key, tuple], tuple[PyTree, Learnt]]  # (state, key, (batch, signal)) -> (state, Learnt)
     encode: Callable[[PyTree, PyTree], jax.Array] | None = None  # (state, obs) -> latent
+    learns_from: str = "rollout"  # what its ``learn`` takes: "rollout" (Rollout), "replay" (Sample), "anything"
 
 
-__all__ = ["Agent", "Key", "Learnt", "PyTree", "Regulariser", "RewardStream", "Rollout", "Signal", "Transition"]
+__all__ = ["Agent", "Key", "Learnt", "PyTree", "Regulariser", "RewardStream", "Rollout", "Sample", "Signal", "Transition"]

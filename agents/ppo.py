@@ -127,8 +127,7 @@ def ppo(
 
         streams = mixed(signal.streams)
         parts = [
-            stream_advantages(s, value[..., k], following[..., k], successor[..., k], steps.terminated, steps.done, gae_lambda)
-            for k, s in enumerate(streams)
+            stream_advantages(s, value[..., k], following[..., k], successor[..., k], steps.terminated, steps.done, gae_lambda) for k, s in enumerate(streams)
         ]
         total = sum(jnp.asarray(s.weight, jnp.float32) * a for s, a in zip(streams, parts, strict=True)) if mix == "heads" else parts[0]
         return total, jnp.stack(parts, axis=-1) + value
@@ -225,6 +224,7 @@ def minibatcher(data, memory, count, recurrent) -> Minibatches:
         return (mixed & (2**places - 1)).astype(jnp.int32).reshape(count, total // count)
 
     if recurrent:
+
         def take(index):
             return jax.tree.map(lambda m: m[index], memory), jax.tree.map(lambda x: x[:, index], data)
     else:

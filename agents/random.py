@@ -13,4 +13,4 @@ def random(spec: Spec) -> Agent:
         memory, _, first, _ = inputs
         return memory, sample_action(spec.action, key, first.shape[0]), {}
 
-    return Agent(init=lambda key: (), start=lambda state, lanes: (), act=act, learn=lambda state, key, inputs: (state, Learnt()))
+    return Agent(init=lambda key: (), start=lambda state, lanes: (), act=act, learn=lambda state, key, inputs: (state, Learnt()), learns_from="anything")

@@ -180,5 +180,3 @@ def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None
             raise Refusal(f"vmap.{path}: {value!r} is not legal: it must be {ranges[name].describe()}")
     if len(set(values)) != len(values):
         raise Refusal(f"vmap.{path}={values} names a value twice: the same run would be counted as two")
-
-

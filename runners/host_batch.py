@@ -23,8 +23,7 @@ from runners import metrics as m
 from runners.base import Acting, Clock, HostRunner
 from runners.batching import AXIS, all_numbers
 from runners.host_source import Gathered, HostSource, shapes_of
-
-EVALUATION_LIMIT = 1000  # steps of an evaluation episode in a world without a limit of its own
+from runners.iteration import EVALUATION_LIMIT
 
 
 class HostBatch:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agents.base import Agent, Learnt, RewardStream, Rollout, Signal
+from agents.base import Agent, Learnt, Regulariser, RewardStream, Rollout, Signal
 from agents.networks import dummy
 from envs.base import Key, PyTree, Spec, Tally, Transition
 from envs.builder import Refusal
@@ -24,8 +24,12 @@ from exploration.intrinsic import Intrinsic
 from runners import metrics as m
 from runners.base import Clock
 
+EVALUATION_LIMIT = 1000  # steps of an evaluation episode in a world without a limit of its own
 MAX_CELLS = 2**16  # larger maps are not recorded
 MAX_STATES = 2**18  # visits of more states than this, or of fingerprints, share that many places
+
+
+WAYS = {"rollout": "the newest rollout", "replay": "a replay buffer"}
 
 
 class Record(NamedTuple):
@@ -58,6 +62,8 @@ class Iteration(NamedTuple):
     observed: Callable  # (agent state, bonus state, key, transition [N], what the agent saw) -> (bonus state, transition as the agent saw it)
     fresh_record: Callable[[], Record]
     assess: Callable  # (agent state, bonus state, rollout) -> (bonus state, Assessed, metrics)
+    rescore: Callable  # (agent state, bonus state, transitions as the agent saw them) -> (streams, transitions as the bonus is given them); no statistics
+    regulariser: Callable  # (agent state, bonus state) -> Regulariser, or None where the bonus is not differentiable
     learn: Callable  # (agent state, key, (Assessed, progress)) -> (agent state, Learnt)
     updated: Callable  # (record, Assessed, clock) -> (record, metrics)
 
@@ -70,12 +76,16 @@ def iteration(
     discount: Any,
     extrinsic_weight: Any,
     tally: Tally | None = None,
+    learns_from: str = "rollout",
 ) -> Iteration:
-    """The pieces for a world's ``spec`` with lanes and axis."""
+    """The pieces for a world's ``spec`` with lanes and axis. ``learns_from``: what the agent will be given, "rollout" or "replay"."""
     intrinsic = make_intrinsic(spec._replace(latent=lambda: latent_space(spec, make_agent)))
     bonus = intrinsic.bonus
     agent_spec = seen_by_agent(spec, bonus)
     agent = make_agent(agent_spec)
+    if agent.learns_from not in (learns_from, "anything"):
+        others = {"rollout": "runner=on_policy", "replay": "runner=off_policy"}
+        raise Refusal(f"this agent learns from {WAYS[agent.learns_from]}, and this runner gives it {WAYS[learns_from]}; use {others[agent.learns_from]}")
     mapped = spec.grid is not None and spec.grid[0] * spec.grid[1] <= MAX_CELLS
     counted = bonus.info.intrinsic and "state_id" in spec.info
     numbered = counted and spec.num_states is not None and spec.num_states <= MAX_STATES
@@ -99,16 +109,32 @@ def iteration(
         transition = transition._replace(obs=obs, next_obs=seen(bonus_state, transition.next_obs), annotations=annotations)
         return bonus.reset(bonus_state, transition.done), transition
 
+    def streams_of(extrinsic, reward) -> tuple[RewardStream, ...]:
+        streams = (RewardStream(extrinsic, discount, extrinsic_weight, True),)
+        return (*streams, RewardStream(reward, intrinsic.discount, intrinsic.scale, intrinsic.episodic)) if bonus.info.intrinsic else streams
+
     def assess(agent_state, bonus_state, rollout: Rollout):
         steps = shown(agent_state, world_part(rollout.transitions))
         raw = bonus.score(bonus_state, steps)
         bonus_state = bonus.calibrate(bonus_state, raw)
         reward = bonus.value(bonus_state, raw)
-        streams = (RewardStream(steps.reward, discount, extrinsic_weight, True),)
-        if not bonus.info.intrinsic:
-            return bonus_state, Assessed(rollout, streams, steps), {}
-        streams += (RewardStream(reward, intrinsic.discount, intrinsic.scale, intrinsic.episodic),)
-        return bonus_state, Assessed(rollout, streams, steps), reward_metrics(steps.reward, raw, reward)
+        metrics = reward_metrics(steps.reward, raw, reward) if bonus.info.intrinsic else {}
+        return bonus_state, Assessed(rollout, streams_of(steps.reward, reward), steps), metrics
+
+    def rescore(agent_state, bonus_state, transitions: Transition):
+        steps = shown(agent_state, world_part(transitions))
+        return streams_of(steps.reward, bonus.value(bonus_state, bonus.score(bonus_state, steps))), steps
+
+    def regulariser(agent_state, bonus_state) -> Regulariser | None:
+        if not bonus.info.differentiable or not set(bonus.info.needs) <= {"obs", "action"}:
+            return None
+
+        def value(obs, action):
+            obs = obs["obs"] if bonus.info.augments else obs
+            obs = obs if intrinsic.input == "observation" else agent.encode(agent_state, obs)
+            return bonus.value(bonus_state, bonus.score(bonus_state, Transition(obs, action, *[None] * 5, {})))
+
+        return Regulariser(value, intrinsic.scale)
 
     def learn(agent_state, key: Key, inputs: tuple[Assessed, jax.Array]) -> tuple[PyTree, Learnt]:
         assessed, progress = inputs
@@ -164,7 +190,7 @@ def iteration(
             found |= {f"world/{name}": m.Last(value) for name, value in tally.report(scores).items()}
         return new, found
 
-    return Iteration(agent_spec, agent, bonus, seen, shown, observed, fresh_record, assess, learn, updated)
+    return Iteration(agent_spec, agent, bonus, seen, shown, observed, fresh_record, assess, rescore, regulariser, learn, updated)
 
 
 def place_of(states: jax.Array, lead_ndim: int) -> jax.Array:

@@ -126,8 +126,7 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration)
     if remember.program and remember.program != program:
         reporter.say(
-            f"this part is computed by {program}, the part before by {remember.program}: equal to an uninterrupted run within rounding, "
-            "not bit for bit"
+            f"this part is computed by {program}, the part before by {remember.program}: equal to an uninterrupted run within rounding, not bit for bit"
         )
     remember.program = program
     loop = Loop(

@@ -1,0 +1,204 @@
+"""Off-policy training on JAX worlds: steps go into a replay buffer, and batches drawn from it are scored, learnt from, and shown to the bonus.
+
+One iteration is ``rollout`` steps of ``lanes`` worlds and then ``updates`` batches: an update-to-data ratio of updates / (rollout x lanes). The first
+``random_steps`` steps are uniformly random; learning begins once ``learning_starts`` steps were made. A bonus that is scored at "batch" is worth in
+a batch what it is worth now; one that is scored at "step" keeps what it was worth when it happened. n-step sums are taken after scoring.
+
+The buffer never goes through a branch: those who want no updates yet run their loop zero times, so nothing copies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.base import RewardStream, Rollout, Sample, Signal
+from agents.replay import Drawn, ReplayState, replay
+from envs.base import Environment, HostEnvironment, Lanes, PyTree
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, Choice, Integer, Real, Refusal, options
+from runners import metrics as m
+from runners.base import Runner
+from runners.interaction import interaction
+from runners.iteration import Iteration, Record, iteration
+from runners.source import jax_source
+
+
+class OffPolicyState(NamedTuple):
+    key: jax.Array  # the member's key; never changes
+    source: Lanes
+    memory: PyTree
+    agent: PyTree
+    bonus: PyTree
+    record: Record
+    replay: ReplayState
+
+
+@options(
+    lanes=Integer(1, 2**20),
+    rollout=Integer(1, 2**20),
+    updates=Integer(1, 2**20),
+    batch_size=Integer(1, 2**20),
+    capacity=Integer(1, 2**31 - 1),
+    learning_starts=Integer(0),
+    random_steps=Integer(0),
+    n_step=Integer(1, 1000),
+    frames=Integer(1, 64),
+    prioritized=FLAG,
+    priority_exponent=NON_NEGATIVE,
+    importance_exponent=FRACTION,
+    discount=FRACTION,
+    extrinsic_weight=Real(),
+    evaluation_mode=Choice(("greedy", "explore")),
+)
+def off_policy(
+    env: Environment | HostEnvironment,
+    make_agent: Callable,
+    make_intrinsic: Callable,
+    *,
+    lanes: int = 8,
+    rollout: int = 1,
+    updates: int = 1,
+    batch_size: int = 256,
+    capacity: int = 100_000,
+    learning_starts: int = 1000,
+    random_steps: int = 1000,
+    n_step: int = 1,
+    frames: int = 1,
+    prioritized: bool = False,
+    priority_exponent: Any = 0.5,
+    importance_exponent: Any = 0.5,
+    discount: Any = 0.99,
+    extrinsic_weight: Any = 1.0,
+    evaluation_mode: str = "greedy",
+    axis: str | None = None,
+) -> Runner:
+    """Runner for ``make_agent(spec)`` and ``make_intrinsic(spec)``.
+
+    Args:
+      lanes: worlds stepped side by side, per member.
+      rollout: steps per lane between updates.
+      updates: batches learnt from after them.
+      batch_size: samples of a batch.
+      capacity: rows of the buffer, for steps and ends of episodes.
+      learning_starts: environment steps before the first update.
+      random_steps: environment steps with uniformly random actions.
+      n_step: steps of which rewards are summed before the bootstrap.
+      frames: frames that are stacked in the last axis of the observations; each is stored once.
+      prioritized: draw in proportion to the agent's priorities (arXiv 1511.05952).
+      priority_exponent, importance_exponent: alpha and beta of prioritised draws.
+      discount, extrinsic_weight: of the world's own rewards; those of the bonus come with ``make_intrinsic``.
+      evaluation_mode: how the agent acts when it is evaluated.
+    """
+    pieces = iteration(
+        env.spec._replace(lanes=lanes, axis=axis),
+        make_agent,
+        make_intrinsic,
+        discount=discount,
+        extrinsic_weight=extrinsic_weight,
+        tally=env.tally if isinstance(env, Environment) else None,
+        learns_from="replay",
+    )
+    if isinstance(env, HostEnvironment):
+        raise Refusal(f"runner=off_policy is for worlds in JAX so far, and {env.spec.name!r} lives on the host; use runner=on_policy")
+    source = jax_source(env, lanes, axis)
+    acts = interaction(source, pieces, evaluation_mode)
+    agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
+    buffer = replay(spec, capacity=capacity, n_step=n_step, frames=frames, prioritized=prioritized, alpha=priority_exponent)
+    per_iteration = lanes * rollout
+    first_learning, last_random = -(-learning_starts // per_iteration), -(-random_steps // per_iteration)
+    kept = kept_info(pieces)
+
+    def init(key):
+        source_key, agent_key, bonus_key, warm_key, member_key = jax.random.split(key, 5)
+        agent_state = agent.init(agent_key)
+        memory = agent.start(agent_state, lanes)
+        source_state, bonus_state = acts.warm_up(warm_key, agent_state, source.init(source_key), bonus.init(bonus_key))
+        carry = (source_state, memory, bonus_state)
+        _, (transition, extras) = jax.eval_shape(acts.interact(agent_state, "explore"), carry, key)
+        empty = buffer.init(pieces.seen(bonus_state, source_state.obs), (kept(transition), extras))
+        return OffPolicyState(member_key, source_state, memory, agent_state, bonus_state, pieces.fresh_record(), empty)
+
+    def collect(state, key, random):
+        """``rollout`` steps of all lanes, into the buffer."""
+
+        def one(carry, key):
+            carry, stored = carry
+            carry, (transition, extras) = acts.interact(state.agent, "explore", random)(carry, key)
+            stored = buffer.add(stored, kept(transition), extras, pieces.seen(carry[2], carry[0].obs))
+            return (carry, stored), (transition, extras)
+
+        carry = ((state.source, state.memory, state.bonus), state.replay)
+        ((source_state, memory, bonus_state), stored), (steps, extras) = jax.lax.scan(one, carry, jax.random.split(key, rollout))
+        state = state._replace(source=source_state, memory=memory, bonus=bonus_state, replay=stored)
+        return state, Rollout(steps, extras, (), (), source_state.obs, source_state.first)
+
+    def update(state, key, progress):
+        """One batch -> (state, metrics)."""
+        draw_key, learn_key, bonus_key = jax.random.split(key, 3)
+        drawn = buffer.draw(state.replay, draw_key, batch_size, importance_exponent)
+        sample, streams, steps = prepared(pieces, state.agent, state.bonus, drawn)
+        signal = Signal(streams, progress, regulariser=pieces.regulariser(state.agent, state.bonus))
+        agent_state, learnt = agent.learn(state.agent, learn_key, (sample, signal))
+        stored = state.replay
+        if prioritized:
+            if learnt.priorities is None:
+                raise Refusal("runner.prioritized=true needs an agent that gives priorities; set it to false")
+            stored = buffer.prioritise(stored, drawn.places, learnt.priorities)
+        bonus_state, found = bonus.update(state.bonus, bonus_key, (steps, learnt.payload))
+        metrics = learnt.metrics | {f"bonus/{name}": value for name, value in found.items()}
+        return state._replace(agent=agent_state, bonus=bonus_state, replay=stored), jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), metrics)
+
+    def step(state, clock):
+        rollout_key, learn_key = jax.random.split(jax.random.fold_in(state.key, clock.iteration))
+        state, batch = collect(state, rollout_key, clock.iteration < last_random)
+        bonus_state, assessed, metrics = pieces.assess(state.agent, state.bonus, batch)
+        state = state._replace(bonus=bonus_state)
+        count = jnp.where(clock.iteration + 1 >= first_learning, updates, 0)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, learn_key, clock.progress)[1])
+
+        def one(i, carry):
+            state, totals = carry
+            state, found = update(state, jax.random.fold_in(learn_key, i), clock.progress)
+            return state, jax.tree.map(jnp.add, totals, found)
+
+        state, totals = jax.lax.fori_loop(0, count, one, (state, zeros))
+        record, found = pieces.updated(state.record, assessed, clock)
+        metrics |= found | {name: m.Mean(total, count.astype(jnp.float32)) for name, total in totals.items()}
+        metrics["replay/rows"] = m.Last(buffer.size(state.replay))
+        return state._replace(record=record), m.typed(metrics)
+
+    def parts():
+        """Programs that each do a part of ``step``, for ``profile=true``: name -> (state, clock) -> anything."""
+
+        def rolled(state, clock):
+            return collect(state, jax.random.fold_in(state.key, clock.iteration), False)
+
+        return {"rollout and storing": rolled, "drawing, learning, and the rest": step}
+
+    return Runner(init, step, acts.evaluate, spec, per_iteration, env, acts.start, acts.watch, parts, agent, bonus.info.augments)
+
+
+def kept_info(pieces: Iteration) -> Callable:
+    """Transition -> the same with those entries of ``info`` that the bonus reads from a batch; the others are not stored."""
+    info = pieces.bonus.info
+    names = {field[5:] for field in (*info.needs, *info.learns_from) if field.startswith("info.")}
+    return lambda transition: transition._replace(info={name: value for name, value in transition.info.items() if name in names})
+
+
+def prepared(pieces: Iteration, agent_state: PyTree, bonus_state: PyTree, drawn: Drawn) -> tuple[Sample, tuple[RewardStream, ...], PyTree]:
+    """(what the agent learns from, its reward streams summed over each window, the first steps as the bonus is given them [B])."""
+    streams, steps = pieces.rescore(agent_state, bonus_state, drawn.steps)
+    age = jnp.arange(drawn.within.shape[1])
+    summed = tuple(
+        s._replace(
+            reward=jnp.sum(jnp.where(drawn.within, s.reward * jnp.asarray(s.discount, jnp.float32) ** age, 0.0), axis=1),
+            discount=jnp.asarray(s.discount, jnp.float32) ** drawn.length,
+        )
+        for s in streams
+    )
+    first = jax.tree.map(lambda x: x[:, 0], steps)
+    terminated = jnp.any(drawn.steps.terminated & drawn.within, axis=1)
+    return Sample(drawn.obs, first.action, drawn.next_obs, terminated, drawn.weights, drawn.extras), summed, first
