@@ -331,11 +331,19 @@ class RunnerCase(NamedTuple):
     agent: Entry = tiny_ppo()  # noqa: RUF009
     exploration: Entry = counts()  # noqa: RUF009
 
+    @property
+    def replays(self) -> bool:
+        return self.entry["_target_"].endswith("off_policy")
+
 
 RUNNERS: dict[str, RunnerCase] = {
     "on_policy": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=6)),
     "on_policy/truncated": RunnerCase(
         entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()
+    ),
+    "off_policy": RunnerCase(
+        entry("runners.off_policy.off_policy", lanes=2, rollout=6, updates=2, batch_size=4, capacity=64, learning_starts=12, random_steps=12, n_step=2),
+        agent=entry("agents.random.random"),
     ),
 }
 

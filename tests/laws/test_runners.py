@@ -29,8 +29,8 @@ class Seen(NamedTuple):
     batch: Transition | None  # what ``update`` was given
 
 
-def watched(bonus: Bonus, example: PyTree, rollout: int, lanes: int) -> Bonus:
-    """``bonus`` with a memory; ``example`` is a batch [rollout, lanes] of zeros."""
+def watched(bonus: Bonus, example: PyTree, rollout: int, lanes: int, keeps: bool) -> Bonus:
+    """``bonus`` with a memory; ``example`` is a batch [rollout, lanes] of zeros, where it ``keeps`` batches."""
 
     def count(state, index):
         return state._replace(calls=state.calls.at[index].add(1))
@@ -41,7 +41,7 @@ def watched(bonus: Bonus, example: PyTree, rollout: int, lanes: int) -> Bonus:
 
     def update(state, key, inputs):
         inner, metrics = bonus.update(state.inner, key, inputs)
-        return count(state._replace(inner=inner, batch=inputs[0]), 2), metrics
+        return count(state._replace(inner=inner, batch=inputs[0] if keeps else None), 2), metrics
 
     def reset(state, mask):
         resets = jnp.concatenate([state.resets[1:], mask[None]])
@@ -65,7 +65,7 @@ def made(case: RunnerCase, example: PyTree = None) -> Runner:
 
     def make_intrinsic(spec):
         plain = build(case.exploration, spec)._replace(info=build(case.exploration, spec).info._replace(warmup=0))
-        return intrinsic(spec, watched(plain, example, rollout, lanes), normalize="none")
+        return intrinsic(spec, watched(plain, example, rollout, lanes, not case.replays), normalize="none")
 
     return builder(build(case.env), lambda spec: build(case.agent, spec), make_intrinsic, **arguments)
 
@@ -95,7 +95,7 @@ class Lived(NamedTuple):
 @pytest.fixture(scope="module", params=list(RUNNERS))
 def lived(request) -> Lived:
     case = RUNNERS[request.param]
-    runner, traces = made(case, zero_batch(case)), []
+    runner, traces = made(case, None if case.replays else zero_batch(case)), []
     step = quick(lambda *inputs: traces.append("again") or runner.step(*inputs))
     states, metrics = [quick(runner.init)(KEY)], []
     for n in range(3):
@@ -122,17 +122,21 @@ def test_an_iteration_is_a_function_of_state_and_clock(lived):
 
 
 def test_every_part_of_the_bonus_is_called_in_its_time(lived):
-    """Per step ``observe`` and ``reset``, per iteration ``calibrate`` and ``update``; resets happen where episodes ended."""
-    rollout = lived.case.entry["rollout"]
+    """Per step ``observe`` and ``reset``, per iteration ``calibrate`` and ``update`` (of every batch); resets happen where episodes ended."""
+    rollout, updates = lived.case.entry["rollout"], lived.case.entry.get("updates", 1)
     for n, state in enumerate(lived.states):
-        assert inside(state.bonus).calls.tolist() == [n * rollout, n, n, n * rollout]
+        assert inside(state.bonus).calls.tolist() == [n * rollout, n, n * updates, n * rollout]
     for state in lived.states[1:]:
+        if lived.case.replays:  # batches are drawn: tests/runners/test_off_policy.py
+            continue
         seen = inside(state.bonus)
         np.testing.assert_array_equal(seen.resets, seen.batch.done)
 
 
 def test_transitions_follow_each_other(lived):
     """Within an episode the successor is acted on next; where it ended, the true successor is kept, not the reset observation."""
+    if lived.case.replays:
+        pytest.skip("windows of a replay: tests/agents/test_replay.py")
     ends = 0
     for before, state in zip(lived.states[1:-1], lived.states[2:], strict=True):
         last, batch = inside(before.bonus).batch, inside(state.bonus).batch

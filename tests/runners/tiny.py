@@ -15,6 +15,15 @@ TINY = ["env.size=4", "runner.lanes=4", "runner.rollout=8", "agent.hidden=[8]", 
 AGENTS = {
     "ppo": TINY,
     "recurrent": [*TINY, "agent.recurrent=4"],
+    "replay": [
+        "agent=random",
+        "runner=off_policy",
+        *(o for o in TINY if not o.startswith("agent")),
+        "runner.capacity=128",
+        "runner.batch_size=16",
+        "runner.learning_starts=64",
+        "runner.n_step=2",
+    ],
     "random": ["agent=random", *(o for o in TINY if not o.startswith("agent"))],
 }
 BONUSES = {
