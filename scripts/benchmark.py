@@ -1,7 +1,7 @@
 """How fast Farlands is, and beside whom: ``.venv/bin/python scripts/benchmark.py NAME``.
 
   ppo      PPO on CartPole: 1 seed, 8 seeds in one program, 8 seeds over the cores; beside rejax and PureJaxRL where given
-  rnd      PPO with RND on MiniGrid-DoorKey-8x8
+  rnd      PPO with RND on MiniGrid-DoorKey-8x8, on device and on the host; beside Stable-Baselines3 with RLeXplore where given
   startup  from the command to --help, list, and the first line of metrics
   worlds   random actions per world
   minigrid every MiniGrid task on device beside Farama's, random actions, 256 lanes, restarts included
@@ -46,8 +46,8 @@ PPO = {
     "agent.value_clip": 0.2,  # as the peers do
 }
 RND = {
-    "env": "xminigrid",
-    "env.id": "MiniGrid-DoorKey-8x8",
+    "env": "minigrid",
+    "env.id": "MiniGrid-DoorKey-8x8-v0",
     "exploration": "rnd",
     "exploration.hidden": "[128,128]",
     "runner.lanes": 64,
@@ -94,6 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--purejaxrl-python", metavar="PYTHON", help="interpreter for it (default: that of rejax)")
     parser.add_argument("--json", metavar="FILE", help="append the results to FILE, as one line")
     parser.add_argument("--sb3-python", metavar="PYTHON", help="interpreter of an environment with stable-baselines3 and mujoco<3.11")
+    parser.add_argument("--rlexplore-python", metavar="PYTHON", help="interpreter of an environment with stable-baselines3, minigrid and rllte-core")
     options = parser.parse_args()
     if options.purejaxrl and not (options.purejaxrl_python or options.rejax_python):
         parser.error("--purejaxrl needs --purejaxrl-python or --rejax-python: an environment with gymnax<1, distrax, flax and optax")
@@ -131,8 +132,13 @@ def rnd(options, folder):
         for seeds, batching in ((1, "vmap"), (2, "shard")):
             settings = RND | {"agent.encoder": encoder, "seeds": seeds, "batching": batching, "total_steps": steps}
             wanted[f"{encoder} encoder, {plural(seeds)}, {batching}"] = training(folder, settings)
+    on_host = RND | {"env": "gymnasium", "agent.encoder": "mlp", "seeds": 1, "total_steps": 4 * 64 * 128}
+    wanted["mlp encoder, 1 seed, Farama's on the host"] = training(folder, on_host)
+    if options.rlexplore_python:
+        wanted["SB3 + RLeXplore"] = peer(folder, options.rlexplore_python, "rlexplore_rnd.py", RND["env.id"], 64, 128, 2 * 64 * 128)
     runs = in_turn(options, wanted)
-    pairs = [(a, b) for a in runs for b in runs if a.split(",")[0] == b.split(",")[0] and "2 seeds" in a and "1 seed," in b]
+    pairs = [(a, b) for a in runs for b in runs if a.split(",")[0] == b.split(",")[0] and "2 seeds" in a and "1 seed, vmap" in b]
+    pairs += [(a, "SB3 + RLeXplore") for a in runs if "1 seed" in a and "SB3 + RLeXplore" in runs]
     return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
 
 
