@@ -3,8 +3,6 @@
 One iteration is ``rollout`` steps of ``lanes`` worlds and then ``updates`` batches: an update-to-data ratio of updates / (rollout x lanes). The first
 ``random_steps`` steps are uniformly random; learning begins once ``learning_starts`` steps were made. A bonus that is scored at "batch" is worth in
 a batch what it is worth now; one that is scored at "step" keeps what it was worth when it happened. n-step sums are taken after scoring.
-
-The buffer never goes through a branch: those who want no updates yet run their loop zero times, so nothing copies it.
 """
 
 from __future__ import annotations
@@ -13,16 +11,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from agents.base import RewardStream, Rollout, Sample, Signal
-from agents.replay import Drawn, ReplayState, replay
+from agents.base import Rollout
+from agents.replay import ReplayState, replay
 from envs.base import Environment, HostEnvironment, Lanes, PyTree
-from envs.builder import FLAG, FRACTION, NON_NEGATIVE, Choice, Integer, Real, Refusal, options
-from runners import metrics as m
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, Choice, Integer, Real, options
 from runners.base import Runner
+from runners.host_off_policy import host_off_policy
 from runners.interaction import interaction
-from runners.iteration import Iteration, Record, iteration
+from runners.iteration import Record, iteration
+from runners.replaying import replaying
 from runners.source import jax_source
 
 
@@ -101,15 +99,24 @@ def off_policy(
         tally=env.tally if isinstance(env, Environment) else None,
         learns_from="replay",
     )
-    if isinstance(env, HostEnvironment):
-        raise Refusal(f"runner=off_policy is for worlds in JAX so far, and {env.spec.name!r} lives on the host; use runner=on_policy")
-    source = jax_source(env, lanes, axis)
-    acts = interaction(source, pieces, evaluation_mode)
     agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
     buffer = replay(spec, capacity=capacity, n_step=n_step, frames=frames, prioritized=prioritized, alpha=priority_exponent)
     per_iteration = lanes * rollout
-    first_learning, last_random = -(-learning_starts // per_iteration), -(-random_steps // per_iteration)
-    kept = kept_info(pieces)
+    lessons = replaying(
+        pieces,
+        buffer,
+        per_iteration=per_iteration,
+        updates=updates,
+        batch_size=batch_size,
+        learning_starts=learning_starts,
+        random_steps=random_steps,
+        prioritized=prioritized,
+        importance_exponent=importance_exponent,
+    )
+    if isinstance(env, HostEnvironment):
+        return host_off_policy(env, pieces, buffer, lessons, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode)
+    source = jax_source(env, lanes, axis)
+    acts = interaction(source, pieces, evaluation_mode)
 
     def init(key):
         source_key, agent_key, bonus_key, warm_key, member_key = jax.random.split(key, 5)
@@ -118,7 +125,7 @@ def off_policy(
         source_state, bonus_state = acts.warm_up(warm_key, agent_state, source.init(source_key), bonus.init(bonus_key))
         carry = (source_state, memory, bonus_state)
         _, (transition, extras) = jax.eval_shape(acts.interact(agent_state, "explore"), carry, key)
-        empty = buffer.init(pieces.seen(bonus_state, source_state.obs), (kept(transition), extras))
+        empty = buffer.init(pieces.seen(bonus_state, source_state.obs), (lessons.kept(transition), extras))
         return OffPolicyState(member_key, source_state, memory, agent_state, bonus_state, pieces.fresh_record(), empty)
 
     def collect(state, key, random):
@@ -127,7 +134,7 @@ def off_policy(
         def one(carry, key):
             carry, stored = carry
             carry, (transition, extras) = acts.interact(state.agent, "explore", random)(carry, key)
-            stored = buffer.add(stored, kept(transition), extras, pieces.seen(carry[2], carry[0].obs))
+            stored = buffer.add(stored, lessons.kept(transition), extras, pieces.seen(carry[2], carry[0].obs))
             return (carry, stored), (transition, extras)
 
         carry = ((state.source, state.memory, state.bonus), state.replay)
@@ -135,40 +142,10 @@ def off_policy(
         state = state._replace(source=source_state, memory=memory, bonus=bonus_state, replay=stored)
         return state, Rollout(steps, extras, (), (), source_state.obs, source_state.first)
 
-    def update(state, key, progress):
-        """One batch -> (state, metrics)."""
-        draw_key, learn_key, bonus_key = jax.random.split(key, 3)
-        drawn = buffer.draw(state.replay, draw_key, batch_size, importance_exponent)
-        sample, streams, steps = prepared(pieces, state.agent, state.bonus, drawn)
-        signal = Signal(streams, progress, regulariser=pieces.regulariser(state.agent, state.bonus))
-        agent_state, learnt = agent.learn(state.agent, learn_key, (sample, signal))
-        stored = state.replay
-        if prioritized:
-            if learnt.priorities is None:
-                raise Refusal("runner.prioritized=true needs an agent that gives priorities; set it to false")
-            stored = buffer.prioritise(stored, drawn.places, learnt.priorities)
-        bonus_state, found = bonus.update(state.bonus, bonus_key, (steps, learnt.payload))
-        metrics = learnt.metrics | {f"bonus/{name}": value for name, value in found.items()}
-        return state._replace(agent=agent_state, bonus=bonus_state, replay=stored), jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), metrics)
-
     def step(state, clock):
         rollout_key, learn_key = jax.random.split(jax.random.fold_in(state.key, clock.iteration))
-        state, batch = collect(state, rollout_key, clock.iteration < last_random)
-        bonus_state, assessed, metrics = pieces.assess(state.agent, state.bonus, batch)
-        state = state._replace(bonus=bonus_state)
-        count = jnp.where(clock.iteration + 1 >= first_learning, updates, 0)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, learn_key, clock.progress)[1])
-
-        def one(i, carry):
-            state, totals = carry
-            state, found = update(state, jax.random.fold_in(learn_key, i), clock.progress)
-            return state, jax.tree.map(jnp.add, totals, found)
-
-        state, totals = jax.lax.fori_loop(0, count, one, (state, zeros))
-        record, found = pieces.updated(state.record, assessed, clock)
-        metrics |= found | {name: m.Mean(total, count.astype(jnp.float32)) for name, total in totals.items()}
-        metrics["replay/rows"] = m.Last(buffer.size(state.replay))
-        return state._replace(record=record), m.typed(metrics)
+        state, batch = collect(state, rollout_key, lessons.random(clock))
+        return lessons.finish(state, batch, learn_key, clock)
 
     def parts():
         """Programs that each do a part of ``step``, for ``profile=true``: name -> (state, clock) -> anything."""
@@ -179,26 +156,3 @@ def off_policy(
         return {"rollout and storing": rolled, "drawing, learning, and the rest": step}
 
     return Runner(init, step, acts.evaluate, spec, per_iteration, env, acts.start, acts.watch, parts, agent, bonus.info.augments)
-
-
-def kept_info(pieces: Iteration) -> Callable:
-    """Transition -> the same with those entries of ``info`` that the bonus reads from a batch; the others are not stored."""
-    info = pieces.bonus.info
-    names = {field[5:] for field in (*info.needs, *info.learns_from) if field.startswith("info.")}
-    return lambda transition: transition._replace(info={name: value for name, value in transition.info.items() if name in names})
-
-
-def prepared(pieces: Iteration, agent_state: PyTree, bonus_state: PyTree, drawn: Drawn) -> tuple[Sample, tuple[RewardStream, ...], PyTree]:
-    """(what the agent learns from, its reward streams summed over each window, the first steps as the bonus is given them [B])."""
-    streams, steps = pieces.rescore(agent_state, bonus_state, drawn.steps)
-    age = jnp.arange(drawn.within.shape[1])
-    summed = tuple(
-        s._replace(
-            reward=jnp.sum(jnp.where(drawn.within, s.reward * jnp.asarray(s.discount, jnp.float32) ** age, 0.0), axis=1),
-            discount=jnp.asarray(s.discount, jnp.float32) ** drawn.length,
-        )
-        for s in streams
-    )
-    first = jax.tree.map(lambda x: x[:, 0], steps)
-    terminated = jnp.any(drawn.steps.terminated & drawn.within, axis=1)
-    return Sample(drawn.obs, first.action, drawn.next_obs, terminated, drawn.weights, drawn.extras), summed, first

@@ -54,6 +54,33 @@ def test_resume_is_exact_with_memories_and_shown_statistics(tmp_path):
     split_equals_whole([*WORLDS["cartpole"], *augmented, nested, "agent.recurrent=4"], "vmap", tmp_path)
 
 
+REPLAY = ["runner=off_policy", "agent=random", *(o for o in HOST if not o.startswith("agent")), "runner.capacity=64", "runner.batch_size=8", "runner.n_step=2"]
+
+
+@pytest.mark.medium
+def test_resume_is_exact_on_the_host_with_a_replay(tmp_path):
+    settings = [*REPLAY, "env.id=CartPole-v1", "exploration=counts", "exploration.key=observation", "runner.learning_starts=16", "runner.random_steps=32"]
+    split_equals_whole(settings, "vmap", tmp_path)
+
+
+def test_the_replay_holds_what_the_worlds_gave():
+    """Episodes of three steps: places 0, 1, 2 are acted on, 3 is only a successor."""
+    batch, total = batch_of([*REPLAY, *(o for o in LAST if "env.id" in o), "exploration=none", "seeds=1"], "vmap")
+    batch.start()
+    batch.run(0, 2, total)
+    state = jax.tree.map(lambda x: np.asarray(x)[0], batch.snapshot()[0])
+    rows, step = state.replay.rows, state.replay.rows.step[0]
+    for lane in range(2):
+        live = np.flatnonzero(rows.live[:, lane])
+        assert len(live) == 16  # all steps of two iterations
+        for row in live:
+            place, ended = rows.obs[row, lane, 1], step.terminated[row, lane] or step.truncated[row, lane]
+            assert rows.obs[row + 1, lane, 1] == place + 1  # the true successor, also where the episode ended
+            assert ended == (place == 2) and step.first[row, lane] == (place == 0)
+            assert not ended or rows.obs[row + 2, lane, 1] == 0
+    batch.close()
+
+
 @pytest.mark.medium
 def test_the_rollout_holds_true_successors_and_kinds_of_ends():
     """What the learner is given, seen through overlap's waiting rollout."""

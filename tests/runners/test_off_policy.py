@@ -19,8 +19,9 @@ from exploration.base import none
 from exploration.counts import counts
 from exploration.intrinsic import intrinsic
 from runners.base import Clock
-from runners.off_policy import off_policy, prepared
+from runners.off_policy import off_policy
 from runners.on_policy import on_policy
+from runners.replaying import prepared
 
 KEY, LANES, SIZE = jax.random.PRNGKey(0), 4, 4
 

@@ -1,0 +1,74 @@
+"""Off-policy training on worlds that live on the host: the iteration of ``runners/off_policy.py``, cut where the worlds step.
+
+The buffer is on the device. A step of the worlds sends it one observation of every lane.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.replay import Replay, ReplayState
+from envs.base import HostEnvironment, Lanes, PyTree
+from runners.base import HostRunner
+from runners.host_interaction import Play, host_interaction
+from runners.iteration import Iteration, Record
+from runners.replaying import Replaying
+
+
+class HostOffPolicyState(NamedTuple):
+    key: jax.Array  # the member's key; never changes
+    lanes: Lanes  # its worlds live on the host: ``world`` is empty, and observations are as they arrived
+    memory: PyTree
+    agent: PyTree
+    bonus: PyTree
+    record: Record
+    replay: ReplayState
+
+
+def host_off_policy(
+    env: HostEnvironment, pieces: Iteration, buffer: Replay, lessons: Replaying, *, lanes: int, rollout: int, evaluation_mode: str
+) -> HostRunner:
+    """The runner of ``runners.off_policy.off_policy`` for a host world."""
+    agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
+    acts = host_interaction(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, random=lessons.random)
+
+    def init(key, obs):
+        agent_key, bonus_key, member_key = jax.random.split(key, 3)
+        agent_state, bonus_state = agent.init(agent_key), bonus.init(bonus_key)
+        state = HostOffPolicyState(member_key, acts.fresh(obs), agent.start(agent_state, lanes), agent_state, bonus_state, pieces.fresh_record(), None)
+        rolled = acts.shapes(state)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (lessons.kept(rolled.transitions), rolled.extras))
+        return state._replace(replay=buffer.init(pieces.seen(bonus_state, env.decode(obs)), one))
+
+    def finish(state, play: Play, before: Lanes, action, arrived, given, last: Lanes, learnt, clock):
+        play, batch = acts.rolled(state, play, before, action, arrived, given, last)
+        following = jax.tree.map(lambda now, end: jnp.concatenate([now[1:], end[None]]), batch.transitions.obs, batch.last_obs)
+
+        def store(stored, step):
+            transition, extras, after = step
+            return buffer.add(stored, lessons.kept(transition), extras, after), None
+
+        stored = jax.lax.scan(store, state.replay, (batch.transitions, batch.extras, following))[0]
+        state = state._replace(lanes=last, memory=play.memory, bonus=play.bonus, replay=stored)
+        return lessons.finish(state, batch, acts.keys(state.key, clock)[1], clock)
+
+    return HostRunner(
+        init=init,
+        warm=acts.warm if bonus.info.warmup else None,
+        warmup=bonus.info.warmup,
+        learn=None,
+        begin=acts.begin,
+        advance=acts.advance,
+        finish=finish,
+        start=acts.start,
+        watch=acts.watch,
+        steps=rollout,
+        spec=spec,
+        steps_per_iteration=lanes * rollout,
+        env=env,
+        agent=agent,
+        augments=bonus.info.augments,
+    )
