@@ -107,3 +107,54 @@ def test_round_trip_keeps_every_dtype(saved):
     snapshot, _, _ = checkpoint.load(folder / "1", batch.template())
     assert_equal(snapshot, batch.snapshot())
     assert {str(np.asarray(x).dtype) for x in jax.tree.leaves(snapshot)} >= {"float32", "int32", "uint32", "bool"}
+
+
+@pytest.fixture
+def ring(monkeypatch):
+    """A tree with an array of 64 chunks."""
+    monkeypatch.setattr(checkpoint, "LARGE", 1024)
+    monkeypatch.setattr(checkpoint, "CHUNK", 128)
+    return {"ring": np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32), "small": np.arange(3)}
+
+
+def chunks(folder):
+    return {p.name: p.stat().st_mtime_ns for p in (folder / "chunks").iterdir()}
+
+
+def test_what_did_not_change_is_not_written_again(ring, tmp_path):
+    checkpoint.save(tmp_path, 1, ring, {}, keep=2)
+    first = chunks(tmp_path)
+    later = ring | {"ring": ring["ring"].copy()}
+    later["ring"][102:106] += 1.0  # 32 numbers, in two chunks
+    checkpoint.save(tmp_path, 2, later, {}, keep=2)
+    second = chunks(tmp_path)
+    assert len(first) == 64 and len(second) == 64 + 2 and first.items() <= second.items()
+    for iteration, tree in ((1, ring), (2, later)):
+        assert_equal(checkpoint.load(tmp_path / str(iteration), tree)[0], tree)
+    checkpoint.save(tmp_path, 3, later, {}, keep=2)
+    assert len(chunks(tmp_path)) == 64  # those that only the first named are gone
+    assert_equal(checkpoint.load(tmp_path / "3", later)[0], later)
+
+
+def test_damaged_and_missing_chunks_are_noticed(ring, tmp_path):
+    path = checkpoint.save(tmp_path, 1, ring, {}, keep=2)
+    one, other = sorted((tmp_path / "chunks").iterdir())[:2]
+    kept = one.read_bytes()
+    one.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(checkpoint.Damaged, match="ring"):
+        checkpoint.load(path, ring)
+    one.write_bytes(kept)
+    checkpoint.load(path, ring)
+    other.unlink()
+    with pytest.raises(checkpoint.Damaged, match="ring"):
+        checkpoint.load(path, ring)
+
+
+def test_a_save_that_fails_leaves_no_chunks(ring, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write", fail)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, 1, ring, {}, keep=2)
+    assert not chunks(tmp_path)
