@@ -20,6 +20,11 @@ class Priorities(NamedTuple):
     value: jax.Array  # f32[blocks, width]; 0 is never drawn
     block: jax.Array  # f32[blocks]; the sum of each
 
+    @property
+    def flat(self) -> jax.Array:
+        """By place, f32[blocks x width]."""
+        return self.value.reshape(-1)
+
 
 def priorities(places: int) -> Priorities:
     """Of at least ``places`` places, all 0."""

@@ -33,6 +33,7 @@ import optax
 from gymnasium import spaces
 
 from agents.networks import dummy, encoder_kind
+from agents.priorities import set_priorities
 from envs.base import PyTree, Spec, foreign_code
 from envs.builder import FLAG, FRACTION, POSITIVE, Choice, Integer, Optional, Refusal, Sizes, options
 from exploration.base import Bonus, BonusInfo, bonus
@@ -190,7 +191,7 @@ def cfn(
             if prioritized:
                 draws = draws.at[places].add(jnp.where(something, 1, 0))
                 new = priority_mix / draws[places].astype(jnp.float32) + (1.0 - priority_mix) * inverse
-                priority = priority.at[places].set(jnp.where(something, new, 0.0))
+                priority = set_priorities(priority, places, jnp.where(something, new, 0.0))
             return (trained, moving, priority, draws), (error, jnp.mean(inverse))
 
         carry = (state.trained, state.optimizer, state.buffer.priority, state.draws)

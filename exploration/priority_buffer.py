@@ -1,10 +1,4 @@
-"""A ring buffer in device memory from which items are drawn in proportion to their priorities.
-
-Priorities lie in blocks of about sqrt(capacity). A draw takes a block by the prefix sums of the blocks' sums, the unit interval cut into as many
-strata as there are draws, and then an item of the block by a number of its own. So every item is drawn with probability priority / sum
-of all, and no prefix sum runs over so many items that float32 would lose small priorities. Drawing costs O(capacity) additions, which
-on one array are cheaper than the steps of a sum tree; changing priorities costs one write each.
-"""
+"""A ring buffer in device memory from which items are drawn in proportion to their priorities (``agents/priorities.py``)."""
 
 from __future__ import annotations
 
@@ -14,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents.priorities import Priorities, draw_places, priorities, set_priorities
 from envs.base import Key, PyTree
 from exploration.hash_table import check_capacity
 from exploration.laws.data import require
@@ -22,7 +17,7 @@ from exploration.laws.play import expect
 
 class PriorityBuffer(NamedTuple):
     items: PyTree  # [capacity, ...]
-    priority: jax.Array  # f32[capacity]; 0 where nothing was stored yet
+    priority: Priorities  # of each place; 0 where nothing was stored yet
     position: jax.Array  # i32[]; the place of the next item
     size: jax.Array  # i32[]; places in use
 
@@ -31,32 +26,21 @@ def priority_buffer(example: PyTree, capacity: int) -> PriorityBuffer:
     """An empty buffer for items like ``example`` (un-batched arrays), of ``capacity`` places, a power of two."""
     check_capacity(capacity)
     items = jax.tree.map(lambda x: jnp.zeros((capacity, *jnp.shape(x)), jnp.result_type(x)), example)
-    return PriorityBuffer(items, jnp.zeros((capacity,), jnp.float32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    return PriorityBuffer(items, priorities(capacity), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def add(buffer: PriorityBuffer, items: PyTree, priority: jax.Array | float = 1.0) -> tuple[PriorityBuffer, jax.Array]:
     """Store ``items`` [N, ...], at most ``capacity``, in place of the oldest -> (buffer, their places i32[N])."""
-    capacity, number = buffer.priority.shape[0], jax.tree.leaves(items)[0].shape[0]
+    capacity, number = jax.tree.leaves(buffer.items)[0].shape[0], jax.tree.leaves(items)[0].shape[0]
     places = (buffer.position + jnp.arange(number, dtype=jnp.int32)) & (capacity - 1)
     stored = jax.tree.map(lambda all_items, new: all_items.at[places].set(new), buffer.items, items)
     size = jnp.minimum(buffer.size + number, capacity)
-    return PriorityBuffer(stored, buffer.priority.at[places].set(priority), (buffer.position + number) & (capacity - 1), size), places
+    return PriorityBuffer(stored, set_priorities(buffer.priority, places, priority), (buffer.position + number) & (capacity - 1), size), places
 
 
 def draw(buffer: PriorityBuffer, key: Key, number: int) -> jax.Array:
     """Places i32[number], each drawn in proportion to its priority, with replacement; 0 from an empty buffer."""
-    capacity = buffer.priority.shape[0]
-    width = 1 << (capacity.bit_length() // 2)  # of a block
-    blocks = buffer.priority.reshape(-1, width)
-    block_key, item_key = jax.random.split(key)
-    strata = (jnp.arange(number, dtype=jnp.float32) + jax.random.uniform(block_key, (number,))) / number
-    sums = jnp.cumsum(jnp.sum(blocks, axis=1))
-    last = jnp.maximum(buffer.size - 1, 0)
-    block = jnp.minimum(jnp.searchsorted(sums, strata * sums[-1], side="right").astype(jnp.int32), last // width)
-    inside = jnp.cumsum(blocks[block], axis=1)
-    wanted = jax.random.uniform(item_key, (number, 1)) * inside[:, -1:]
-    item = jnp.minimum(jnp.sum(inside <= wanted, axis=1, dtype=jnp.int32), width - 1)
-    return jnp.minimum(block * width + item, last)
+    return draw_places(buffer.priority, key, number)[0]
 
 
 # --- known answers -----------------------------------------------------------------------------------------------------

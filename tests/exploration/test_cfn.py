@@ -68,7 +68,7 @@ def test_visits_are_kept_as_observed_with_coins_of_their_own():
     kept = state.buffer.items
     assert kept.obs.dtype == jnp.uint8 and (kept.obs[:8] == 7).all() and int(state.buffer.size) == 8
     assert len(np.unique(np.asarray(kept.coins[:8]))) == 8, "one state, eight visits, eight draws of coins"
-    np.testing.assert_array_equal(state.buffer.priority[:9], [1] * 8 + [0])
+    np.testing.assert_array_equal(state.buffer.priority.flat[:9], [1] * 8 + [0])
     np.testing.assert_array_equal(state.draws[:9], [1] * 8 + [0])
 
 
@@ -80,17 +80,17 @@ def test_priorities_are_those_of_the_paper():
     drawn = np.asarray(after.draws - state.draws)
     assert drawn.sum() == 8 and drawn[12:].sum() == 0
     estimate = np.square(made.score(state, reaching(state.buffer.items.obs)))
-    wanted = np.where(drawn > 0, 0.3 / (1 + drawn) + 0.7 * estimate, state.buffer.priority)
-    np.testing.assert_allclose(after.buffer.priority, wanted, rtol=1e-4)
+    wanted = np.where(drawn > 0, 0.3 / (1 + drawn) + 0.7 * estimate, state.buffer.priority.flat)
+    np.testing.assert_allclose(after.buffer.priority.flat, wanted, rtol=1e-4)
     again, _ = made.observe(after, jax.random.key(0), steps(0))
-    np.testing.assert_array_equal(again.buffer.priority[12:16], 1.0)
+    np.testing.assert_array_equal(again.buffer.priority.flat[12:16], 1.0)
     np.testing.assert_array_equal(again.draws[12:16], 1)
 
 
 def test_without_priorities_all_visits_stay_alike():
     made = cfn(world(), **SMALL, prioritized=False)
     after, _ = jax.jit(made.update)(observed(made), jax.random.key(1), (steps(0), {}))
-    np.testing.assert_array_equal(after.buffer.priority, [1.0] * 12 + [0.0] * 20)
+    np.testing.assert_array_equal(after.buffer.priority.flat, [1.0] * 12 + [0.0] * 20)
 
 
 def test_learns_from_its_own_visits_and_not_from_the_batch():

@@ -20,7 +20,7 @@ def test_a_ring_of_pytrees_keeps_their_dtypes():
         buffer, places = add(buffer, items, float(n + 1))
     np.testing.assert_array_equal(buffer.items["number"], [8, 9, 10, 11, 4, 5, 6, 7])
     np.testing.assert_array_equal(buffer.items["picture"][:, 1, 1], [2, 3, 3, 3, 1, 1, 2, 2])
-    np.testing.assert_array_equal(buffer.priority, [3, 4, 4, 4, 2, 2, 3, 3])
+    np.testing.assert_array_equal(buffer.priority.flat, [3, 4, 4, 4, 2, 2, 3, 3])
     assert buffer.items["picture"].dtype == jnp.uint8
     assert (int(buffer.position), int(buffer.size), places.tolist()) == (4, 8, [1, 2, 3])
 
