@@ -25,7 +25,8 @@ from envs.builder import Anything, Entries, Integer, Refusal, Text, closest, ext
 from envs.lanes import Recipe, open_lanes
 from envs.observations import readable
 
-REGISTERED_BY = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py"}  # packages that register ids when imported
+ROBOTICS = ("Fetch", "Hand", "AntMaze_", "PointMaze_", "Adroit", "FrankaKitchen")
+REGISTERED_BY = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py", **dict.fromkeys(ROBOTICS, "gymnasium_robotics")}  # packages that register ids when imported
 MINIGRID_CODES = np.uint8([10, 5, 3])  # largest code of object, colour, state (minigrid.core.constants)
 
 
@@ -67,6 +68,11 @@ def gymnasium(
             env = wrapper(env)
         return env
 
+    return hosted(id, make, workers, text_size, info)
+
+
+def hosted(id: str, make: Callable[..., library.Env], workers: int, text_size: int = 0, info: Sequence[str] = ()) -> HostEnvironment:
+    """The world that ``make(render=False)`` makes, called ``id`` in error lines; for builders of host worlds."""
     probe = first_made(id, make)
     try:
         spec, convert, found = described(id, probe, text_size, info)
@@ -119,7 +125,7 @@ def register(id: str) -> None:
     except ImportError as error:
         name = getattr(error, "name", None) or package
         raise Refusal(f"env.id={id} needs the package {name!r}, which is not installed{extra_hint(name)}") from None
-    if package == "ale_py":
+    if package in ("ale_py", "gymnasium_robotics"):
         library.register_envs(module)
 
 

@@ -8,6 +8,7 @@ their state is saved instead:
 ``ALEInterface`` its system state, random generator included (ale-py)
 ``MjData``       its arrays and the time (mujoco); those of contacts and constraints are made anew by the next step
 ``MjModel``      nothing: it does not change
+``Physics``      both of dm_control's: its data, and those arrays of its model that an episode may change (a target's place)
 ===============  ==========================================================================================================
 
 A world whose attributes cannot be pickled has no snapshots. ``why_not`` finds out by trying: save, go on, load, go on again the same
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -60,10 +62,26 @@ def _mujoco_arrays(kind: type) -> list[str]:
     return _ARRAYS[kind]
 
 
+def _save_physics(physics: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    model = physics.model.ptr
+    return _save_mujoco(physics.data.ptr), {name: getattr(model, name).copy() for name in _PLACED}
+
+
+def _load_physics(physics: Any, state: tuple[dict[str, Any], dict[str, np.ndarray]]) -> None:
+    _load_mujoco(physics.data.ptr, state[0])
+    for name, value in state[1].items():
+        getattr(physics.model.ptr, name)[...] = value
+    mujoco = sys.modules["mujoco"]  # whoever has a Physics has imported it
+    mujoco.mj_step1(physics.model.ptr, physics.data.ptr)  # its steps begin in the middle of MuJoCo's, with contacts that are there already
+
+
+_PLACED = ("geom_pos", "geom_quat", "geom_size", "geom_rgba", "site_pos", "site_size", "body_pos", "body_quat", "qpos0", "dof_damping", "mat_rgba")
+
 HANDLES: dict[str, Handle] = {
     "ALEInterface": Handle(lambda ale: ale.cloneSystemState(), lambda ale, state: ale.restoreSystemState(state)),
     "MjData": Handle(_save_mujoco, _load_mujoco),
     "MjModel": Handle(lambda model: None, lambda model, state: None),
+    "Physics": Handle(_save_physics, _load_physics),
 }
 
 

@@ -59,6 +59,8 @@ HOST_WORLDS: dict[str, Entry] = {
     "gymnasium/workers": entry("envs.gymnasium.gymnasium", id="FrozenLake-v1", workers=2),
     "gymnasium/sticky": entry("envs.gymnasium.gymnasium", id="CartPole-v1", sticky_actions=0.5),
     "gymnasium/noisy_tv": entry("envs.gymnasium.gymnasium", id="CartPole-v1", noisy_tv=2),
+    "dm_control": entry("envs.dm_control.dm_control", id="walker-run", action_repeat=2),
+    "robotics": entry("envs.robotics.robotics", id="FetchReach-v4"),
     "atari": entry("envs.atari.atari", game="breakout"),
     "atari/noisy_tv": entry("envs.atari.atari", game="pong", noisy_tv=2, sticky_actions=0.25),
 }

@@ -1,0 +1,89 @@
+"""The DeepMind Control Suite (Tassa et al., arXiv 1801.00690) on the host: ``env=dm_control env.id=walker-run env.action_repeat=2``.
+
+An observation is the task's numbers in one vector, f32; a reward is the sum over the repeated steps. Episodes are cut at the suite's time limit
+(truncated: the task says discount 1), few tasks terminate. Steps, here and in ``total_steps``, are the agent's: with ``action_repeat=2`` papers
+count two environment steps for each.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium as library
+import numpy as np
+from gymnasium import spaces
+
+from envs.base import HostEnvironment
+from envs.builder import Integer, Refusal, Text, closest, extra_hint, options
+from envs.gymnasium import hosted
+
+
+class Suite(library.Env):
+    """A task of the suite as a Gymnasium world."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, domain: str, task: str, action_repeat: int, render_mode: str | None = None):
+        self.inner, self.action_repeat, self.render_mode = imported().load(domain, task), action_repeat, render_mode
+        size = sum(int(np.prod(part.shape)) for part in self.inner.observation_spec().values())
+        bounds = self.inner.action_spec()
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = spaces.Box(bounds.minimum.astype(np.float32), bounds.maximum.astype(np.float32))
+        self.max_steps = -(-round(self.inner._step_limit) // action_repeat)
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.inner.task.random.seed(seed % 2**32)
+        return vector(self.inner.reset().observation), {}
+
+    def step(self, action):
+        total, action = 0.0, np.asarray(action, np.float64)
+        for _ in range(self.action_repeat):
+            found = self.inner.step(action)
+            total += found.reward or 0.0
+            if found.last():
+                break
+        ended = found.last() and found.discount == 0.0
+        return vector(found.observation), total, ended, found.last() and not ended, {}
+
+    def render(self):
+        return self.inner.physics.render(height=240, width=320, camera_id=0)
+
+
+def imported() -> Any:
+    """dm_control.suite. Raises Refusal where it cannot be imported."""
+    os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a screen
+    try:
+        from dm_control import suite
+    except ImportError as error:
+        raise Refusal(f"env=dm_control needs dm_control, which cannot be imported ({error}){extra_hint('dm_control')}; it draws with MUJOCO_GL=egl") from None
+    return suite
+
+
+def vector(observation: dict[str, Any]) -> np.ndarray:
+    """The entries of an observation, flat, in the task's order."""
+    return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)
+
+
+@options(id=Text("domain-task of the suite, as walker-run"), action_repeat=Integer(1, 1000), workers=Integer(0))
+def dm_control(*, id: str = "walker-run", action_repeat: int = 1, workers: int = 0) -> HostEnvironment:
+    """A task of the suite.
+
+    Args:
+      id: domain and task, as ``cartpole-swingup_sparse``.
+      action_repeat: physics' control steps per action.
+      workers: processes that step the lanes; 0 steps them in this one.
+
+    Raises Refusal where dm_control is not installed, and for a task that it has not.
+    """
+    known = ["-".join(names) for names in imported().ALL_TASKS]
+    if id not in known:
+        raise Refusal(f"env.id={id}: the suite has no such task{closest(id, known)}")
+    domain, _, task = id.partition("-")
+
+    def make(render: bool = False) -> library.Env:
+        return Suite(domain, task, action_repeat, "rgb_array" if render else None)
+
+    return hosted(id, make, workers)

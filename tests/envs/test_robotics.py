@@ -1,0 +1,66 @@
+"""Physics tasks on the host: what dm_control gives, summed over repeated steps, and success alone as a reward."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from envs import snapshot
+from envs.builder import Refusal
+from envs.dm_control import Suite, dm_control, vector
+from envs.robotics import SparseSuccess, robotics
+
+
+def test_an_action_is_repeated_and_its_rewards_summed():
+    """Beside the suite itself, from the same seed."""
+    from dm_control import suite
+
+    ours, theirs = Suite("cartpole", "balance", 3), suite.load("cartpole", "balance", {"random": 7})
+    seen, _ = ours.reset(seed=7)
+    np.testing.assert_allclose(seen, vector(theirs.reset().observation))
+    for n in range(4):
+        action = np.float32([np.sin(n)])
+        observation, reward, terminated, truncated, _ = ours.step(action)
+        steps = [theirs.step(action) for _ in range(3)]
+        np.testing.assert_allclose(observation, vector(steps[-1].observation))
+        assert reward == pytest.approx(sum(step.reward for step in steps)) and reward > 1.0
+        assert not terminated and not truncated
+
+
+def test_the_time_limit_truncates():
+    world = Suite("cartpole", "swingup", 300)
+    assert world.max_steps == 4
+    world.reset(seed=0)
+    ends = [world.step(np.zeros(1))[2:4] for _ in range(4)]
+    assert ends == [(False, False)] * 3 + [(False, True)]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("task", [("walker", "run"), ("reacher", "hard"), ("humanoid", "run"), ("finger", "turn_easy")])
+def test_snapshots_are_exact(task):
+    """Contacts, and targets that are placed anew in every episode."""
+    assert snapshot.why_not(Suite(*task, 2), steps=40) is None
+
+
+def test_success_is_paid_once_and_ends_the_episode():
+    import gymnasium
+    import gymnasium_robotics
+
+    gymnasium.register_envs(gymnasium_robotics)
+    world = SparseSuccess(gymnasium.make("FetchReach-v4"))
+    seen, _ = world.reset(seed=0)
+    assert seen.shape == world.observation_space.shape == (13,)
+    for _ in range(50):  # towards the goal: the last three numbers, from the first three
+        seen, reward, terminated, truncated, info = world.step(np.append(np.clip(10 * (seen[10:] - seen[:3]), -1, 1), 0.0).astype(np.float32))
+        assert reward == float(info["is_success"]) and terminated == bool(reward)
+        if terminated:
+            break
+    assert terminated and not truncated
+    assert robotics().spec.success_return == 0.5
+
+
+def test_unknown_tasks_are_refused():
+    with pytest.raises(Refusal, match="walker-run"):
+        dm_control(id="walker-rum")
+    with pytest.raises(Refusal, match="FetchPush-v4"):
+        robotics(id="FetchPish-v4")
