@@ -230,7 +230,16 @@ def locate(path: str, at: str = "_target_") -> Callable:
     return builder
 
 
-EXTRAS = {"gymnax": "", "xminigrid": "minigrid", "minigrid": "minigrid", "ale_py": "atari", "mujoco": "mujoco", "dm_control": "control", "gymnasium_robotics": "robotics", "minari": "offline"}
+EXTRAS = {
+    "gymnax": "",
+    "xminigrid": "minigrid",
+    "minigrid": "minigrid",
+    "ale_py": "atari",
+    "mujoco": "mujoco",
+    "dm_control": "control",
+    "gymnasium_robotics": "robotics",
+    "minari": "offline",
+}
 
 
 def extra_hint(module: str | None) -> str:

@@ -26,7 +26,12 @@ from envs.lanes import Recipe, open_lanes
 from envs.observations import readable
 
 ROBOTICS = ("Fetch", "Hand", "AntMaze_", "PointMaze_", "Adroit", "FrankaKitchen")
-REGISTERED_BY = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "ALE/": "ale_py", **dict.fromkeys(ROBOTICS, "gymnasium_robotics")}  # packages that register ids when imported
+REGISTERED_BY = {
+    "MiniGrid-": "minigrid",
+    "BabyAI-": "minigrid",
+    "ALE/": "ale_py",
+    **dict.fromkeys(ROBOTICS, "gymnasium_robotics"),
+}  # packages that register ids when imported
 MINIGRID_CODES = np.uint8([10, 5, 3])  # largest code of object, colour, state (minigrid.core.constants)
 
 
