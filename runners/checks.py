@@ -52,6 +52,7 @@ SETTINGS = {
     "vmap": Anything(),
     "run_dir": Optional(Text("a folder, as runs/mine")),
     "overwrite": FLAG,
+    "init_from": Optional(Text("a finished run")),
     "batching": Choice(("auto", *BATCHINGS)),
     "segments": Integer(1, 1_000_000),
     "evaluations": CountOrSteps(),
@@ -73,6 +74,7 @@ def settings(config: dict[str, Any]) -> None:
         raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
     config.setdefault("logger", views.without())  # runs from before these settings have none
     config.setdefault("profile", False)
+    config.setdefault("init_from", None)
     check_grouped(config)
     for key, legal in SETTINGS.items():
         value = get(config, key)

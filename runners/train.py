@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.builder import Refusal
-from runners import checkpoint, memory, profile
+from runners import checkpoint, init_from, memory, profile
 from runners.base import HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
@@ -46,6 +46,8 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
         views_of(made, path, say=lambda line: print(line, file=sys.stderr)).close(finished=True)  # one may have been asked for since
         return finished
     refuse_unusable(path, made.config, overwrite)
+    if made.config["init_from"]:
+        init_from.files(made.config["init_from"])
     prepared = prepare(made, batching, path)  # everything that can be refused is refused before the directory exists
     directory = RunDirectory.open(path, made.config, overwrite)
     try:
@@ -123,7 +125,7 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     seconds = round(time.monotonic() - begin, 2)
     directory.write_manifest({**plan, "compile_seconds": seconds})
     program = {"batching": plan["batching"], "devices": plan["devices"], "jaxlib": versions()["jaxlib"]}
-    remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration)
+    remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration, config["init_from"])
     if remember.program and remember.program != program:
         reporter.say(
             f"this part is computed by {program}, the part before by {remember.program}: equal to an uninterrupted run within rounding, not bit for bit"
@@ -163,8 +165,8 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     return summary
 
 
-def resume_or_start(batch: Batch | HostBatch, directory: RunDirectory, reporter: Reporter, per_iteration: int) -> Remember:
-    """Put the newest undamaged checkpoint into ``batch``, or fresh states when there is none."""
+def resume_or_start(batch: Batch | HostBatch, directory: RunDirectory, reporter: Reporter, per_iteration: int, source: str | None = None) -> Remember:
+    """Put the newest undamaged checkpoint into ``batch``, or fresh states when there is none, with the agents of the run ``source`` if one is given."""
     for iteration in reversed(checkpoint.list_iterations(directory.checkpoints)):
         try:
             snapshot, remembered, host = checkpoint.load(directory.checkpoints / str(iteration), batch.template())
@@ -184,6 +186,9 @@ def resume_or_start(batch: Batch | HostBatch, directory: RunDirectory, reporter:
     if checkpoint.list_iterations(directory.checkpoints):
         reporter.say("no checkpoint is undamaged: starting over")
     batch.start()
+    if source:
+        states, metrics = batch.snapshot()
+        batch.restore((states._replace(agent=init_from.taken(states.agent, source, reporter.say)), metrics), batch.host_snapshot())
     directory.truncate_metrics(lambda row: False)
     return Remember()
 
