@@ -25,12 +25,14 @@ EPISODES, LAST = 200, 5  # segments at the end
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    print("| world | bonus | seeds | solved | steps to half | success at the end | minutes | steps/s |\n|---|---|---|---|---|---|---|---|")
-    for run in parser.parse_args().runs:
-        print(row(run))
+    print("| world | bonus | weight | N | seeds | solved | steps to half | success at the end | minutes | steps/s |\n|---|---|---|---|---|---|---|---|---|---|")
+    finished = [run for run in parser.parse_args().runs if rundir.read_summary(run)]
+    for _, line in sorted(map(row, finished)):
+        print(line)
 
 
-def row(run: Path) -> str:
+def row(run: Path) -> tuple[tuple, str]:
+    """(what the table is sorted by: world, then the most seeds in the fewest steps; the line)."""
     config, rows = rundir.read_config(run), api.metrics(run)
     members = sorted({r["member"] for r in rows})
     halves, ends = zip(*(learnt([r for r in rows if r["member"] == member]) for member in members), strict=True)
@@ -40,6 +42,8 @@ def row(run: Path) -> str:
     cells = [
         config["env"].get("id") or config["env"]["_target_"].rpartition(".")[2],
         config["exploration"]["_target_"].rpartition(".")[2],
+        config["exploration"].get("scale", "-"),
+        f"{max(r['step'] for r in rows):,}",
         len(members),
         len(solved),
         steps,
@@ -47,7 +51,8 @@ def row(run: Path) -> str:
         f"{last['time/seconds'] / 60:.1f}",
         f"{last['time/steps_per_second']:,.0f}",
     ]
-    return f"| {' | '.join(map(str, cells))} |"
+    best = float(np.median(solved)) if solved else np.inf
+    return (cells[0], -len(solved), best, -float(np.mean(ends))), f"| {' | '.join(map(str, cells))} |"
 
 
 def learnt(rows: list[dict]) -> tuple[int | None, float]:

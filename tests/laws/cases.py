@@ -48,6 +48,8 @@ WORLDS: dict[str, Entry] = {
     "visual_grid": entry("envs.visual_grid.visual_grid", size=3, pixels=9, max_steps=11),
     "visual_grid/noise": entry("envs.visual_grid.visual_grid", size=3, observation="one_hot", reward="none", action_noise=0.5, max_steps=11),
     "visual_grid/position": entry("envs.visual_grid.visual_grid", size=4, observation="position", max_steps=11),
+    "cartpole_swingup": entry("envs.cartpole_swingup.cartpole_swingup", max_steps=11),
+    "cartpole_swingup/box": entry("envs.cartpole_swingup.cartpole_swingup", actions="continuous", max_steps=11),
     "taxi": entry("envs.taxi.taxi", pixels=36, max_steps=11),
     "taxi/dense": entry("envs.taxi.taxi", observation="codes", reward="dense", start="random", max_steps=11),
     "taxi/one_hot": entry("envs.taxi.taxi", observation="one_hot", start="fixed", max_steps=11),
