@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 import gymnasium
-import minigrid  # noqa: F401; registers the tasks
+import minigrid  # noqa: F401 (registers the tasks)
 import numpy as np
 import torch
 from rllte.xplore.reward import RND
