@@ -1,6 +1,9 @@
 """Off-policy training on worlds that live on the host: the iteration of ``runners/off_policy.py``, cut where the worlds step.
 
 The buffer is on the device. A step of the worlds sends it one observation of every lane.
+
+``overlap``: the batches of an iteration are learnt from while its steps are made, so they are drawn from a buffer without those steps, and the policy
+that acts has not learnt from them. The lag is a part of the method: timing changes no result. The bonus sees the batches after the steps.
 """
 
 from __future__ import annotations
@@ -27,9 +30,14 @@ class HostOffPolicyState(NamedTuple):
     record: Record
     replay: ReplayState
 
+    @property
+    def waiting(self) -> tuple[PyTree, ReplayState]:
+        """What learning that overlaps with stepping reads, beside the agent."""
+        return self.bonus, self.replay
+
 
 def host_off_policy(
-    env: HostEnvironment, pieces: Iteration, buffer: Replay, lessons: Replaying, *, lanes: int, rollout: int, evaluation_mode: str
+    env: HostEnvironment, pieces: Iteration, buffer: Replay, lessons: Replaying, *, lanes: int, rollout: int, evaluation_mode: str, overlap: bool
 ) -> HostRunner:
     """The runner of ``runners.off_policy.off_policy`` for a host world."""
     agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
@@ -53,13 +61,16 @@ def host_off_policy(
 
         stored = jax.lax.scan(store, state.replay, (batch.transitions, batch.extras, following))[0]
         state = state._replace(lanes=last, memory=play.memory, bonus=play.bonus, replay=stored)
-        return lessons.finish(state, batch, acts.keys(state.key, clock)[1], clock)
+        return lessons.finish(state, batch, acts.keys(state.key, clock)[1], clock, learnt)
+
+    def learn(agent_state, waiting, key, clock):
+        return lessons.ahead(agent_state, waiting, acts.keys(key, clock)[1], clock)
 
     return HostRunner(
         init=init,
         warm=acts.warm if bonus.info.warmup else None,
         warmup=bonus.info.warmup,
-        learn=None,
+        learn=learn if overlap else None,
         begin=acts.begin,
         advance=acts.advance,
         finish=finish,

@@ -21,7 +21,7 @@ from runners.host_off_policy import host_off_policy
 from runners.interaction import interaction
 from runners.iteration import Record, iteration
 from runners.replaying import replaying
-from runners.source import jax_source
+from runners.source import jax_source, refuse_overlap
 
 
 class OffPolicyState(NamedTuple):
@@ -50,6 +50,7 @@ class OffPolicyState(NamedTuple):
     discount=FRACTION,
     extrinsic_weight=Real(),
     evaluation_mode=Choice(("greedy", "explore")),
+    overlap=FLAG,
 )
 def off_policy(
     env: Environment | HostEnvironment,
@@ -71,6 +72,7 @@ def off_policy(
     discount: Any = 0.99,
     extrinsic_weight: Any = 1.0,
     evaluation_mode: str = "greedy",
+    overlap: bool = False,
     axis: str | None = None,
 ) -> Runner:
     """Runner for ``make_agent(spec)`` and ``make_intrinsic(spec)``.
@@ -89,6 +91,7 @@ def off_policy(
       priority_exponent, importance_exponent: alpha and beta of prioritised draws.
       discount, extrinsic_weight: of the world's own rewards; those of the bonus come with ``make_intrinsic``.
       evaluation_mode: how the agent acts when it is evaluated.
+      overlap: host worlds only: learn while the steps of the iteration are made, from the buffer as it was before them.
     """
     pieces = iteration(
         env.spec._replace(lanes=lanes, axis=axis),
@@ -114,7 +117,8 @@ def off_policy(
         importance_exponent=importance_exponent,
     )
     if isinstance(env, HostEnvironment):
-        return host_off_policy(env, pieces, buffer, lessons, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode)
+        return host_off_policy(env, pieces, buffer, lessons, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, overlap=overlap)
+    refuse_overlap(env, overlap)
     source = jax_source(env, lanes, axis)
     acts = interaction(source, pieces, evaluation_mode)
 

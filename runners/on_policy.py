@@ -13,13 +13,13 @@ import jax
 
 from agents.base import Rollout
 from envs.base import Environment, HostEnvironment, Lanes, PyTree
-from envs.builder import FLAG, FRACTION, Choice, Integer, Real, Refusal, options
+from envs.builder import FLAG, FRACTION, Choice, Integer, Real, options
 from runners import metrics as m
 from runners.base import HostRunner, Runner
 from runners.host_on_policy import host_on_policy
 from runners.interaction import interaction
 from runners.iteration import Record, iteration
-from runners.source import jax_source
+from runners.source import jax_source, refuse_overlap
 
 
 class OnPolicyState(NamedTuple):
@@ -68,8 +68,7 @@ def on_policy(
     )
     if isinstance(env, HostEnvironment):
         return host_on_policy(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, overlap=overlap)
-    if overlap:
-        raise Refusal(f"runner.overlap=true is for worlds on the host; {env.spec.name!r} and the learner are one program; leave it at false")
+    refuse_overlap(env, overlap)
     source = jax_source(env, lanes, axis)
     acts = interaction(source, pieces, evaluation_mode)
     agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec

@@ -17,13 +17,32 @@ from runners.base import Clock
 from runners.iteration import Iteration
 
 
+class Lesson(NamedTuple):
+    """What is left of learning from one batch."""
+
+    metrics: dict
+    steps: Transition  # [B]; as the bonus is given them
+    payload: PyTree
+    places: jax.Array  # i32[B]
+    priorities: jax.Array | None  # f32[B]
+
+
+class Ahead(NamedTuple):
+    """Lessons that were learnt while the iteration's steps were made."""
+
+    agent: PyTree
+    totals: dict  # sums of metrics
+    rows: Lesson  # [updates, ...]
+    count: jax.Array  # i32[]; lessons
+
+
 class Replaying(NamedTuple):
     """A state has ``agent``, ``bonus``, ``record`` and ``replay``."""
 
     kept: Callable[[Transition], Transition]  # what is stored of a transition
     random: Callable[[Clock], jax.Array]  # whether the iteration's actions are uniformly random, bool[]
-    lessons: Callable  # (state, key, clock, updates_bonus=True) -> (state, sums of metrics, number of batches)
-    finish: Callable  # (state, rollout just made, key, clock) -> (state, metrics): fresh rewards, lessons, records
+    ahead: Callable  # (agent state, (bonus state, replay), key, clock) -> Ahead: the lessons, from a buffer without this iteration's steps
+    finish: Callable  # (state, rollout just made, key, clock, Ahead or None) -> (state, metrics): fresh rewards, lessons, records
 
 
 def replaying(
@@ -50,43 +69,87 @@ def replaying(
     def random(clock):
         return clock.iteration < last_random
 
-    def update(state, key: Key, progress):
-        """One batch -> (state, metrics)."""
-        draw_key, learn_key, bonus_key = jax.random.split(key, 3)
-        drawn = buffer.draw(state.replay, draw_key, batch_size, importance_exponent)
-        sample, streams, steps = prepared(pieces, state.agent, state.bonus, drawn)
-        signal = Signal(streams, progress, regulariser=pieces.regulariser(state.agent, state.bonus))
-        agent_state, learnt = agent.learn(state.agent, learn_key, (sample, signal))
-        stored = state.replay
-        if prioritized:
-            if learnt.priorities is None:
-                raise Refusal("runner.prioritized=true needs an agent that gives priorities; set it to false")
-            stored = buffer.prioritise(stored, drawn.places, learnt.priorities)
-        bonus_state, found = bonus.update(state.bonus, bonus_key, (steps, learnt.payload))
-        metrics = learnt.metrics | {f"bonus/{name}": value for name, value in found.items()}
-        return state._replace(agent=agent_state, bonus=bonus_state, replay=stored), jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), metrics)
+    def lesson(agent_state, bonus_state, stored, key: Key, progress):
+        """One batch -> (agent state, Lesson)."""
+        draw_key, learn_key = jax.random.split(key)
+        drawn = buffer.draw(stored, draw_key, batch_size, importance_exponent)
+        sample, streams, steps = prepared(pieces, agent_state, bonus_state, drawn)
+        signal = Signal(streams, progress, regulariser=pieces.regulariser(agent_state, bonus_state))
+        agent_state, learnt = agent.learn(agent_state, learn_key, (sample, signal))
+        if prioritized and learnt.priorities is None:
+            raise Refusal("runner.prioritized=true needs an agent that gives priorities; set it to false")
+        metrics = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), learnt.metrics)
+        return agent_state, Lesson(metrics, steps, learnt.payload, drawn.places, learnt.priorities if prioritized else None)
 
-    def lessons(state, key: Key, clock: Clock):
-        """No batch before learning starts: the loop runs zero times, so that the buffer goes through no branch, which would copy it."""
-        count = jnp.where(clock.iteration + 1 >= first_learning, updates, 0)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state, key, clock.progress)[1])
+    def told(bonus_state, stored, key: Key, found: Lesson):
+        """What buffer and bonus take from a lesson -> (bonus state, buffer, metrics)."""
+        if prioritized:
+            stored = buffer.prioritise(stored, found.places, found.priorities)
+        bonus_state, metrics = bonus.update(bonus_state, key, (found.steps, found.payload))
+        return bonus_state, stored, {f"bonus/{name}": jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+    def zeros(function, *inputs):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *inputs))
+
+    def added(totals, found):
+        return jax.tree.map(jnp.add, totals, found)
+
+    def lessons(state, key: Key, clock: Clock) -> tuple[PyTree, dict, jax.Array]:
+        """One after the other. No batch before learning starts: the loop runs zero times, so the buffer goes through no branch, which would copy it."""
+
+        def update(state, key):
+            lesson_key, bonus_key = jax.random.split(key)
+            agent_state, found = lesson(state.agent, state.bonus, state.replay, lesson_key, clock.progress)
+            bonus_state, stored, metrics = told(state.bonus, state.replay, bonus_key, found)
+            return state._replace(agent=agent_state, bonus=bonus_state, replay=stored), found.metrics | metrics
 
         def one(i, carry):
             state, totals = carry
-            state, found = update(state, jax.random.fold_in(key, i), clock.progress)
-            return state, jax.tree.map(jnp.add, totals, found)
+            state, found = update(state, jax.random.fold_in(key, i))
+            return state, added(totals, found)
 
-        return *jax.lax.fori_loop(0, count, one, (state, zeros)), count
+        count = jnp.where(clock.iteration + 1 >= first_learning, updates, 0)
+        return *jax.lax.fori_loop(0, count, one, (state, zeros(update, state, key)[1])), count
 
-    def finish(state, batch: Rollout, key: Key, clock: Clock):
+    def ahead(agent_state, waiting, key: Key, clock: Clock) -> Ahead:
+        bonus_state, stored = waiting
+
+        def one(i, carry):
+            agent_state, totals, rows = carry
+            agent_state, found = lesson(agent_state, bonus_state, stored, jax.random.split(jax.random.fold_in(key, i))[0], clock.progress)
+            rows = jax.tree.map(lambda every, new: every.at[i].set(new), rows, found._replace(metrics={}))
+            return agent_state, added(totals, found.metrics), rows
+
+        first = zeros(lesson, agent_state, bonus_state, stored, key, clock.progress)[1]
+        rows = jax.tree.map(lambda x: jnp.zeros((updates, *x.shape), x.dtype), first._replace(metrics={}))
+        count = jnp.where(clock.iteration >= max(first_learning, 1), updates, 0)
+        return Ahead(*jax.lax.fori_loop(0, count, one, (agent_state, first.metrics, rows)), count)
+
+    def catch_up(state, key: Key, learnt: Ahead) -> tuple[PyTree, dict, jax.Array]:
+        """What ``lessons`` returns, after lessons that were learnt ahead."""
+
+        def one(i, carry):
+            bonus_state, stored, totals = carry
+            bonus_state, stored, found = told(bonus_state, stored, jax.random.split(jax.random.fold_in(key, i))[1], row(i))
+            return bonus_state, stored, added(totals, found)
+
+        def row(i):
+            return jax.tree.map(lambda x: x[i], learnt.rows)
+
+        start = zeros(lambda: told(state.bonus, state.replay, key, row(0)))[2]
+        bonus_state, stored, totals = jax.lax.fori_loop(0, learnt.count, one, (state.bonus, state.replay, start))
+        return state._replace(agent=learnt.agent, bonus=bonus_state, replay=stored), learnt.totals | totals, learnt.count
+
+    def finish(state, batch: Rollout, key: Key, clock: Clock, learnt: Ahead | None = None):
         bonus_state, assessed, metrics = pieces.assess(state.agent, state.bonus, batch)
-        state, totals, count = lessons(state._replace(bonus=bonus_state), key, clock)
+        state = state._replace(bonus=bonus_state)
+        state, totals, count = lessons(state, key, clock) if learnt is None else catch_up(state, key, learnt)
         record, found = pieces.updated(state.record, assessed, clock)
         metrics |= found | {name: m.Mean(total, count.astype(jnp.float32)) for name, total in totals.items()}
         metrics["replay/rows"] = m.Last(buffer.size(state.replay))
         return state._replace(record=record), m.typed(metrics)
 
-    return Replaying(kept, random, lessons, finish)
+    return Replaying(kept, random, ahead, finish)
 
 
 def prepared(pieces: Iteration, agent_state: PyTree, bonus_state: PyTree, drawn: Drawn) -> tuple[Sample, tuple[RewardStream, ...], Transition]:

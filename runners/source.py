@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.base import Environment, Lanes, PyTree, Spec, Transition, any_member
+from envs.builder import Refusal
 
 
 class Source(NamedTuple):
@@ -60,3 +61,9 @@ def jax_source(env: Environment, lanes: int, axis: str | None = None, note: PyTr
         return jax.lax.cond(any_member(mask, axis), all_at_once, lambda _: state, None)
 
     return Source(init, step, restart, env.spec._replace(lanes=lanes, axis=axis))
+
+
+def refuse_overlap(env: Environment, overlap: bool) -> None:
+    """Raises Refusal: only worlds on the host are stepped beside the learner."""
+    if overlap:
+        raise Refusal(f"runner.overlap=true is for worlds on the host; {env.spec.name!r} and the learner are one program; leave it at false")

@@ -58,9 +58,10 @@ REPLAY = ["runner=off_policy", "agent=random", *(o for o in HOST if not o.starts
 
 
 @pytest.mark.medium
-def test_resume_is_exact_on_the_host_with_a_replay(tmp_path):
-    settings = [*REPLAY, "env.id=CartPole-v1", "exploration=counts", "exploration.key=observation", "runner.learning_starts=16", "runner.random_steps=32"]
-    split_equals_whole(settings, "vmap", tmp_path)
+@pytest.mark.parametrize("overlap", ["false", "true"])
+def test_resume_is_exact_on_the_host_with_a_replay(overlap, tmp_path):
+    settings = [*REPLAY, "env.id=CartPole-v1", *BONUSES["rnd"], "runner.learning_starts=16", "runner.random_steps=32", "runner.updates=2"]
+    split_equals_whole([*settings, f"runner.overlap={overlap}"], "vmap", tmp_path)
 
 
 def test_the_replay_holds_what_the_worlds_gave():

@@ -19,6 +19,7 @@ from exploration.base import none
 from exploration.counts import counts
 from exploration.intrinsic import intrinsic
 from runners.base import Clock
+from runners.host_batch import HostBatch
 from runners.off_policy import off_policy
 from runners.on_policy import on_policy
 from runners.replaying import prepared
@@ -115,3 +116,34 @@ def test_agents_and_runners_that_do_not_fit():
         run(lambda spec: ppo(spec))
     with pytest.raises(Refusal, match="use runner=off_policy"):
         on_policy(deep_sea(size=SIZE), spy(lambda *_: {}), lambda spec: intrinsic(spec, none(spec)))
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_lessons_ahead_lag_by_the_steps_of_one_iteration(prioritized):
+    """The place in the episode of the newest observation that a lesson has seen, iteration by iteration, and how many lessons there were."""
+
+    def look(sample, signal):
+        return {"newest": jnp.max(jnp.where(sample.weights > 0, sample.obs[:, 1], 0.0))}
+
+    def lived(overlap):
+        env = build({"_target_": "envs.gymnasium.gymnasium", "id": "tests.envs.last_matters:LastMatters-v0"})
+        settings = {"lanes": 1, "updates": 2, "batch_size": 64, "capacity": 64, "learning_starts": 0, "random_steps": 0}
+
+        def made(hyper):
+            agent = spy(look, lambda sample: 1.0 + sample.obs[:, 1])
+            return off_policy(env, agent, lambda spec: intrinsic(spec, none(spec)), prioritized=prioritized, overlap=overlap, axis="members", **settings)
+
+        batch, found = HostBatch(made, jax.random.split(KEY, 1), {}, made({})), []
+        batch.plan()
+        batch.compile()
+        batch.start()
+        for n in range(3):
+            batch.run(n, 1, 3)
+            found.append(batch.take_metrics()[0].get("newest"))
+        learns = int(np.asarray(batch.snapshot()[0].agent)[0])
+        batch.close()
+        return found, learns
+
+    assert lived(False) == ([0.0, 1.0, 2.0], 6)
+    assert lived(True) == ([None, 0.0, 1.0], 4)
