@@ -12,6 +12,7 @@ from runners.compose import compose
 from runners.train import train
 from tests.runners.tiny import TINY, batch_of
 
+pytestmark = pytest.mark.medium
 STEPS = [setting for setting in TINY if not setting.startswith("total_steps")]
 
 
