@@ -118,6 +118,27 @@ AGENTS: dict[str, AgentCase] = {
 }
 
 
+def tiny_dqn(builder: str = "dqn", **arguments: Any) -> Entry:
+    return entry(f"agents.{builder}.{builder}", **{"hidden": (8,), "learning_rate": 1e-2, "epsilon_start": 0.5, **arguments})
+
+
+REPLAY_AGENTS: dict[str, AgentCase] = {
+    "dqn": AgentCase(tiny_dqn()),
+    "dqn/plain": AgentCase(tiny_dqn(double=False, huber=True, initial_value=2.0, optimizer="rmsprop", target_rate=None, target_period=2)),
+    "dqn/c51": AgentCase(tiny_dqn(distributional="c51", atoms=11, v_min=-3.0, v_max=3.0)),
+    "dqn/codes": AgentCase(tiny_dqn(), CODES),
+    "dqn/pixels": AgentCase(tiny_dqn(), PIXELS),
+    "dqn/augmented": AgentCase(tiny_dqn(dueling=True), AUGMENTED),
+    "dqn/discrete_obs": AgentCase(tiny_dqn(), spaces.Discrete(5, start=1)),
+    "dqn/z_greedy": AgentCase(tiny_dqn(z_greedy=True, max_grad_norm=10.0)),
+    "dqn/sum": AgentCase(tiny_dqn(), streams=TWO),
+    "dqn/sum_then_clip": AgentCase(tiny_dqn(mix="sum_then_clip"), streams=TWO),
+    "rainbow": AgentCase(tiny_dqn("rainbow", atoms=11, v_min=-3.0, v_max=3.0)),
+    "bootstrapped_dqn": AgentCase(tiny_dqn("bootstrapped_dqn", heads=3)),
+    "bootstrapped_dqn/masked": AgentCase(tiny_dqn("bootstrapped_dqn", heads=3, mask_probability=0.5, double=True)),
+}
+
+
 # --- bonuses -----------------------------------------------------------------------------------------------------------
 
 class BonusCase(NamedTuple):
@@ -357,7 +378,7 @@ RUNNERS: dict[str, RunnerCase] = {
     ),
 }
 
-TABLES: dict[str, dict[str, Any]] = {"env": WORLDS | HOST_WORLDS, "agent": AGENTS, "exploration": BONUSES, "runner": RUNNERS}
+TABLES: dict[str, dict[str, Any]] = {"env": WORLDS | HOST_WORLDS, "agent": AGENTS | REPLAY_AGENTS, "exploration": BONUSES, "runner": RUNNERS}
 
 
 def entry_of(row: Any) -> Entry:
