@@ -122,6 +122,10 @@ def tiny_dqn(builder: str = "dqn", **arguments: Any) -> Entry:
     return entry(f"agents.{builder}.{builder}", **{"hidden": (8,), "learning_rate": 1e-2, "epsilon_start": 0.5, **arguments})
 
 
+def tiny_sac(module: str = "sac", builder: str = "sac", **arguments: Any) -> Entry:
+    return entry(f"agents.{module}.{builder}", **{"hidden": (8,), "learning_rate": 1e-2, **arguments})
+
+
 REPLAY_AGENTS: dict[str, AgentCase] = {
     "dqn": AgentCase(tiny_dqn()),
     "dqn/plain": AgentCase(tiny_dqn(double=False, huber=True, initial_value=2.0, optimizer="rmsprop", target_rate=None, target_period=2)),
@@ -136,6 +140,12 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "rainbow": AgentCase(tiny_dqn("rainbow", atoms=11, v_min=-3.0, v_max=3.0)),
     "bootstrapped_dqn": AgentCase(tiny_dqn("bootstrapped_dqn", heads=3)),
     "bootstrapped_dqn/masked": AgentCase(tiny_dqn("bootstrapped_dqn", heads=3, mask_probability=0.5, double=True)),
+    "sac": AgentCase(tiny_sac(), action=BOX_ACTIONS),
+    "sac/codes": AgentCase(tiny_sac(), CODES, BOX_ACTIONS),
+    "sac/augmented": AgentCase(tiny_sac(), AUGMENTED, BOX_ACTIONS),
+    "sac/sum_then_clip": AgentCase(tiny_sac(mix="sum_then_clip"), action=BOX_ACTIONS, streams=TWO),
+    "redq": AgentCase(tiny_sac("redq", "redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
+    "droq": AgentCase(tiny_sac("redq", "droq", policy_delay=1), action=BOX_ACTIONS),
 }
 
 

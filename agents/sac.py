@@ -1,0 +1,245 @@
+"""Soft actor-critic (Haarnoja et al., arXiv 1801.01290, 1812.05905) as a replay agent, with the switches of its descendants.
+
+    y = r + discount (min_k Q'_k(s', a') - alpha log pi(a'|s') + a2 I(s', a')),    a' ~ pi(s')
+    critics   sum_k w (Q_k(s, a) - y)^2
+    actor     w (alpha log pi(a|s) - Q(s, a) - a2 I(s, a)),    a ~ pi(s), with gradients through the action
+    alpha     log alpha (H(pi) - H_target) goes down,    a2  log a2 (I(s, pi) - I(s, pi')) goes down
+
+- REDQ (arXiv 2101.05982): ``critics`` of which the least of ``subset`` makes the target; the actor follows the mean of all, once in ``policy_delay``
+  updates. DroQ (arXiv 2110.02034): ``dropout`` and ``layer_norm`` in the critics.
+- MaxInfoRL (arXiv 2412.12098): ``max_info`` puts the information gain I of a differentiable bonus (``Signal.regulariser``) beside the entropy. Its
+  temperature a2 rises while the policy is less informative than its own moving average pi'. Its weight is the bonus's ``scale`` times a2.
+
+Entropies are of actions in units of half the box, so H_target = -dim means the same in every world. ``reward_scale`` multiplies what ``mix`` made of the
+streams. Departures: one Adam over all parameters with one rate; weighted losses are divided by the number of samples whose weight is above 0; no
+target entropy for a2, as published.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from gymnasium import spaces
+
+from agents.base import Agent, Learnt
+from agents.critics import critics as make_critics
+from agents.critics import least_of_some
+from agents.distributions import distribution
+from agents.networks import ACTIVATIONS, ENCODERS, Torso, dummy, orthogonal
+from agents.streams import MIXES, total
+from envs.base import PyTree, Spec, any_member, box_bounds
+from envs.builder import FLAG, FRACTION, POSITIVE, Choice, Integer, Optional, Real, Refusal, Sizes, options
+
+ADAM = optax.scale_by_adam()
+
+
+class Actor(nn.Module):
+    """Means and log deviations of an observation's actions."""
+
+    space: spaces.Space
+    hidden: Sequence[int]
+    act: str
+    encoder: str
+    size: int
+
+    def setup(self):
+        self.torso = Torso(self.space, self.hidden, self.act, self.encoder)
+        self.head = nn.Dense(self.size, kernel_init=orthogonal(0.1))
+
+    def __call__(self, obs):
+        return self.head(self.torso(obs))
+
+    def encode(self, obs):
+        return self.torso(obs)
+
+
+class Part(NamedTuple):
+    """Parameters, and Adam's moments of them."""
+
+    params: PyTree
+    optimizer: PyTree
+
+
+class SACState(NamedTuple):
+    actor: Part
+    critic: Part  # [critics, ...]
+    alpha: Part  # log of it
+    target: PyTree  # slow critics
+    gain: Part | tuple  # log a2; () without max_info
+    slow_actor: PyTree  # (); with max_info the moving average of the actor
+    updates: jax.Array  # i32[]
+
+
+def part(params: PyTree) -> Part:
+    return Part(params, ADAM.init(params))
+
+
+def descend(state: Part, grads: PyTree, learning_rate) -> Part:
+    """One step of Adam."""
+    updates, optimizer = ADAM.update(grads, state.optimizer)
+    return Part(jax.tree.map(lambda p, u: p - (learning_rate * u).astype(p.dtype), state.params, updates), optimizer)
+
+
+@options(
+    hidden=Sizes(),
+    activation=Choice(tuple(ACTIVATIONS)),
+    encoder=Choice(ENCODERS),
+    critics=Integer(1, 1000),
+    subset=Integer(1, 1000),
+    dropout=FRACTION,
+    layer_norm=FLAG,
+    policy_delay=Integer(1),
+    learning_rate=POSITIVE,
+    target_rate=FRACTION,
+    initial_temperature=POSITIVE,
+    learn_temperature=FLAG,
+    target_entropy=Optional(Real()),
+    max_info=FLAG,
+    initial_gain_temperature=POSITIVE,
+    reward_scale=POSITIVE,
+    mix=MIXES,
+)
+def sac(
+    spec: Spec,
+    *,
+    hidden: Sequence[int] = (256, 256),
+    activation: str = "relu",
+    encoder: str = "auto",
+    critics: int = 2,
+    subset: int = 2,
+    dropout: float = 0.0,
+    layer_norm: bool = False,
+    policy_delay: int = 1,
+    learning_rate: Any = 3e-4,
+    target_rate: Any = 0.005,
+    initial_temperature: Any = 1.0,
+    learn_temperature: bool = True,
+    target_entropy: float | None = None,
+    max_info: bool = False,
+    initial_gain_temperature: Any = 1.0,
+    reward_scale: Any = 1.0,
+    mix: str = "sum",
+) -> Agent:
+    """A stochastic policy over a bounded Box of actions, learnt from a replay.
+
+    Args:
+      hidden, activation, encoder: of actor and critics.
+      critics, subset: how many there are, and how many the target takes the least of. With more critics than that the actor follows their mean.
+      dropout, layer_norm: in the critics.
+      policy_delay: updates of the critics per update of actor and temperatures.
+      learning_rate: of everything.
+      target_rate: share of the way that slow networks go at each update.
+      initial_temperature, learn_temperature: alpha at first; false keeps it.
+      target_entropy: null is minus the number of actions.
+      max_info: information gain beside the entropy.
+      initial_gain_temperature: a2 at first.
+      reward_scale: of what is learnt from.
+      mix: how reward streams become one.
+
+    Raises Refusal for actions that are not a Box, for more critics in a subset than there are, and for max_info without a differentiable bonus.
+    """
+    if not isinstance(spec.action, spaces.Box):
+        raise Refusal(f"agent=sac moves along axes: it needs Box actions, and {spec.name!r} has {type(spec.action).__name__}; use agent=dqn")
+    if subset > critics:
+        raise Refusal(f"agent.subset={subset} is more than agent.critics={critics}")
+    policy = distribution(spec.action)
+    low, high = box_bounds(spec.action)
+    size = math.prod(spec.action.shape)
+    units = jnp.sum(jnp.log((high - low) / 2.0))  # log density in units of half the box
+    wanted = -float(size) if target_entropy is None else target_entropy
+    actor = Actor(spec.observation, tuple(hidden), activation, encoder, policy.size)
+    judges = make_critics(spec, critics, hidden, activation, encoder, dropout, layer_norm)
+
+    def init(key):
+        actor_key, critic_key = jax.random.split(key)
+        acts, judged = part(actor.init(actor_key, dummy(spec.observation))), part(judges.init(critic_key))
+        log = lambda x: part(jnp.log(jnp.asarray(x, jnp.float32)))  # noqa: E731
+        gain = log(initial_gain_temperature) if max_info else ()
+        return SACState(acts, judged, log(initial_temperature), judged.params, gain, acts.params if max_info else (), jnp.int32(0))
+
+    def act(state, key, inputs):
+        memory, obs, _, mode = inputs
+        parameters = actor.apply(state.actor.params, obs)
+        return memory, policy.to_action(policy.sample(parameters, key) if mode == "explore" else policy.mode(parameters)), {}
+
+    def drawn(params, obs, key):
+        """(actions [B], their log densities f32[B])."""
+        parameters = actor.apply(params, obs)
+        raw = policy.sample(parameters, key)
+        return policy.to_action(raw), policy.log_prob(parameters, raw) + units
+
+    def learn(state, key, inputs):
+        sample, signal = inputs
+        stream = total(signal.streams, mix)
+        information, weight = gain_of(signal)
+        next_key, subset_key, drop_key, actor_key, slow_key = jax.random.split(key, 5)
+        alpha = jnp.exp(state.alpha.params)
+        second = weight * jnp.exp(state.gain.params) if max_info else 0.0
+        left = jnp.maximum(jnp.sum(sample.weights > 0), 1).astype(jnp.float32)
+
+        def mean(x):
+            return jnp.sum(sample.weights * x) / left
+
+        action, log_prob = drawn(state.actor.params, sample.next_obs, next_key)
+        future = least_of_some(judges.values(state.target, sample.next_obs, action, drop_key), subset_key, subset) - alpha * log_prob
+        if max_info:
+            future = future + second * information(sample.next_obs, action)
+        target = reward_scale * stream.reward + stream.discount * jnp.where(sample.terminated, 0.0, future)
+
+        def critic_loss(params):
+            values = judges.values(params, sample.obs, sample.action, drop_key)
+            return mean(jnp.sum(jnp.square(values - target), axis=0)), values
+
+        (loss, values), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
+        critic = descend(state.critic, grads, learning_rate)
+        slow = jax.tree.map(lambda old, new: old + target_rate * (new - old), state.target, critic.params)
+        state = state._replace(critic=critic, target=slow, updates=state.updates + 1)
+
+        def actor_loss(params):
+            action, log_prob = drawn(params, sample.obs, actor_key)
+            values = judges.values(critic.params, sample.obs, action)
+            worth = jnp.mean(values, axis=0) if critics > subset else jnp.min(values, axis=0)
+            found = information(sample.obs, action) if max_info else jnp.zeros_like(log_prob)
+            return mean(alpha * log_prob - worth - second * found), (mean(-log_prob), mean(found))
+
+        def improve(state):
+            (loss, (entropy, found)), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor.params)
+            metrics = {"loss/actor": loss, "policy/entropy": entropy}
+            state = state._replace(actor=descend(state.actor, grads, learning_rate))
+            if learn_temperature:
+                state = state._replace(alpha=descend(state.alpha, entropy - wanted, learning_rate))
+            if max_info:
+                before = mean(information(sample.obs, drawn(state.slow_actor, sample.obs, slow_key)[0]))
+                metrics |= {"policy/information": found, "policy/information_before": before}
+                slow = jax.tree.map(lambda old, new: old + target_rate * (new - old), state.slow_actor, state.actor.params)
+                state = state._replace(gain=descend(state.gain, found - before, learning_rate), slow_actor=slow)
+            return state, {name: policy_delay * value for name, value in metrics.items()}  # of one in policy_delay updates: the mean over all is right
+
+        if policy_delay == 1:
+            state, metrics = improve(state)
+        else:
+            skipped = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(improve, state)[1])
+            due = any_member(state.updates % policy_delay == 0, spec.axis)  # all members count alike, so a branch stays a branch
+            state, metrics = jax.lax.cond(due, improve, lambda state: (state, skipped), state)
+        metrics |= {"loss/critic": loss, "policy/value": mean(jnp.mean(values, axis=0)), "policy/temperature": alpha}
+        if max_info:
+            metrics["policy/information_temperature"] = jnp.asarray(second, jnp.float32)
+        return state, Learnt(metrics, jnp.abs(jnp.mean(values, axis=0) - target))
+
+    def gain_of(signal):
+        if not max_info:
+            return None, 0.0
+        if signal.regulariser is None:
+            raise Refusal("agent.max_info=true needs a bonus with gradients, which reads obs and action alone")
+        return signal.regulariser
+
+    def encode(state, obs):
+        return actor.apply(state.actor.params, obs, method="encode")
+
+    return Agent(init=init, start=lambda state, lanes: (), act=act, learn=learn, encode=encode, learns_from="replay")
