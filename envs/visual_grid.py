@@ -70,7 +70,7 @@ def visual_grid(
         raise Refusal(f"env.pixels={pixels} must be a multiple of env.size={size}, so that cells are alike; try env.pixels={nearest}")
     paid, goal = reward == "goal", size - 1
     exact = isinstance(action_noise, numbers.Real) and action_noise == 0
-    observe, space = _seen(observation, size, pixels)
+    observe, space = observer(observation, size, pixels)
 
     def reset(key):
         del key
@@ -112,7 +112,7 @@ def visual_grid(
     return Environment(spec, reset, step, render)
 
 
-def _seen(observation: str, size: int, pixels: int) -> tuple[Callable[[jax.Array], jax.Array], spaces.Box]:
+def observer(observation: str, size: int, pixels: int) -> tuple[Callable[[jax.Array], jax.Array], spaces.Box]:
     """(cell i32[2] -> obs, its space)."""
     per_cell = pixels // size
 
