@@ -206,14 +206,14 @@ def sac(
             values = judges.values(critic.params, sample.obs, action)
             worth = jnp.mean(values, axis=0) if critics > subset else jnp.min(values, axis=0)
             found = information(sample.obs, action) if max_info else jnp.zeros_like(log_prob)
-            return mean(alpha * log_prob - worth - second * found), (mean(-log_prob), mean(found))
+            return mean(alpha * log_prob - worth - second * found), (mean(-log_prob), mean(-log_prob - wanted), mean(found))
 
         def improve(state):
-            (loss, (entropy, found)), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor.params)
+            (loss, (entropy, above, found)), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor.params)
             metrics = {"loss/actor": loss, "policy/entropy": entropy}
             state = state._replace(actor=descend(state.actor, grads, learning_rate))
             if learn_temperature:
-                state = state._replace(alpha=descend(state.alpha, entropy - wanted, learning_rate))
+                state = state._replace(alpha=descend(state.alpha, above, learning_rate))
             if max_info:
                 before = mean(information(sample.obs, drawn(state.slow_actor, sample.obs, slow_key)[0]))
                 metrics |= {"policy/information": found, "policy/information_before": before}

@@ -30,7 +30,9 @@ each_option = pytest.mark.parametrize(("group", "option"), METHODS, ids=IDS)
 
 
 def read(group: str, option: str) -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))
+    """The entry of a file; ``defaults`` are Hydra's (an agent brings its runner) and no part of it."""
+    found = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))
+    return {key: value for key, value in found.items() if key != "defaults"}
 
 
 def keyword_only(builder: Any) -> dict[str, inspect.Parameter]:
@@ -66,6 +68,12 @@ def declared_builders() -> list[str]:
                 if ours and str(inspect.signature(made).return_annotation).split(".")[-1] == record:
                     found.append(f"{module.name}.{name}")
     return found
+
+
+@pytest.mark.parametrize("agent", ["dqn", "rainbow", "bootstrapped_dqn", "sac", "redq", "droq"])
+def test_replay_agents_bring_their_runner(agent):
+    assert compose([f"agent={agent}"])["runner"]["_target_"] == "runners.off_policy.off_policy"
+    assert compose([f"agent={agent}", "runner=on_policy"])["runner"]["_target_"] == "runners.on_policy.on_policy"  # what is typed wins
 
 
 # --- the table ---------------------------------------------------------------------------------------------------------
