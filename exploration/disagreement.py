@@ -11,7 +11,7 @@ s': it belongs to what is about to be tried.
 
 Departures. Shares: the authors drop a fifth of the samples of each member at random, as here (``share``). Dense layers but for pixels,
 ReLU, where they have four residual blocks; observations are not normalised (codes and pixels enter divided by their largest value).
-The reward is differentiable in the action, which the authors use; here it is a reward only.
+The reward is differentiable in the action, which the authors use; here it is a reward only (``exploration/information_gain.py`` has gradients).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from exploration.base import Bonus, BonusInfo, bonus
 from exploration.dynamics import forward_model
 from exploration.encoders import KINDS
 from exploration.encoders import encoder as make_encoder
+from exploration.ensembles import ensemble, own_losses, shares, spread
 from exploration.laws.data import require
 from exploration.laws.play import expect
 from exploration.learning import ADAM, fit, flatten_lead
@@ -39,11 +40,6 @@ from exploration.normalizers import lead_ndim
 class DisagreementState(NamedTuple):
     params: PyTree  # {"features": ..., "members": ... [members, ...]}
     optimizer: PyTree  # Adam moments of params
-
-
-def spread(predictions: jax.Array) -> jax.Array:
-    """Predictions f32[members, ..., k] -> population variance over members, mean over features, f32[...]."""
-    return jnp.mean(jnp.var(predictions, axis=0), axis=-1)
 
 
 @options(
@@ -80,26 +76,22 @@ def disagreement(
     """
     features = make_encoder(spec, encoder, hidden, embedding, "disagreement")
     forward = forward_model(spec, hidden, embedding, "disagreement")
+    models = ensemble(forward.init, forward.predict, members)
 
     def init(key):
         features_key, forward_key = jax.random.split(key)
-        params = {"features": features.init(features_key), "members": jax.vmap(forward.init)(jax.random.split(forward_key, members))}
+        params = {"features": features.init(features_key), "members": models.init(forward_key)}
         return DisagreementState(params, ADAM.init(params))
-
-    def predictions(params, phi, action):
-        return jax.vmap(forward.predict, in_axes=(0, None, None))(params["members"], phi, action)
 
     def score(state, transition):
         phi = features.encode(state.params["features"], transition.obs)
-        return jax.lax.stop_gradient(spread(predictions(state.params, phi, transition.action)))
+        return jax.lax.stop_gradient(jnp.mean(spread(models.predict(state.params["members"], phi, transition.action)), axis=-1))
 
     def loss(params, data, key):
         obs, next_obs, action, kept = data
         phi, wanted = (jax.lax.stop_gradient(features.encode(params["features"], x)) for x in (obs, next_obs))
-        error = jnp.mean(jnp.square(predictions(params, phi, action) - wanted), axis=-1)  # [members, B]
-        kept = kept.T
-        each = jnp.sum(jnp.where(kept, error, 0.0), axis=-1) / jnp.maximum(jnp.sum(kept, axis=-1, dtype=jnp.float32), 1.0)
-        found, total = {"forward_loss": jnp.mean(each)}, jnp.sum(each)  # each member learns as if it were alone
+        each = own_losses(jnp.mean(jnp.square(models.predict(params["members"], phi, action) - wanted), axis=-1), kept)
+        found, total = {"forward_loss": jnp.mean(each)}, jnp.sum(each)
         if features.loss is not None:
             found["inverse_loss"] = features.loss(params["features"], obs, next_obs, action)
             total = total + found["inverse_loss"]
@@ -109,8 +101,7 @@ def disagreement(
         batch, _ = inputs
         obs, next_obs, action = flatten_lead((batch.obs, batch.next_obs, batch.action), lead_ndim(spec.observation, batch.next_obs))
         fit_key, share_key = jax.random.split(key)
-        kept = jax.random.uniform(share_key, (action.shape[0], members)) < share
-        data = (obs, next_obs, action, kept)
+        data = (obs, next_obs, action, shares(share_key, action.shape[0], members, share))
         fitted = fit(fit_key, state.params, state.optimizer, data, loss, learning_rate=learning_rate, minibatches=minibatches, epochs=epochs)
         return DisagreementState(*fitted[:2]), fitted[2]
 
@@ -122,7 +113,7 @@ def disagreement(
 
 
 def _population_variance() -> str:
-    return expect(spread(jnp.asarray([[[0.0, 1.0]], [[2.0, 1.0]], [[4.0, 1.0]]])), [4 / 3], rtol=1e-6)
+    return expect(jnp.mean(spread(jnp.asarray([[[0.0, 1.0]], [[2.0, 1.0]], [[4.0, 1.0]]])), axis=-1), [4 / 3], rtol=1e-6)
 
 
 def _noise_known() -> tuple[float, float, float]:

@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from gymnasium import spaces
 
-from agents.networks import MLP, Convolutions, encoder_kind
+from agents.networks import MLP, Convolutions, dummy, encoder_kind
 from envs.base import Key, PyTree, foreign_code
+from exploration.normalizers import lead_ndim
 
 ADAM = optax.scale_by_adam(eps=1e-8)  # the learning rate is applied apart, so that it may be traced
 
@@ -52,6 +53,16 @@ def to_floats(space: spaces.Space, obs: PyTree) -> PyTree:
         return jax.nn.one_hot(obs - int(space.start), int(space.n), dtype=jnp.float32)
     largest = int(np.max(space.high)) if np.issubdtype(space.dtype, np.integer) else 1
     return obs.astype(jnp.float32) / (largest if 1 < largest <= 255 else 1.0)
+
+
+def flat_floats(space: spaces.Space, obs: PyTree) -> jax.Array:
+    """``to_floats`` with all numbers of an observation in one axis: f32[..., flat_width(space)]."""
+    axes = lead_ndim(space, obs)
+    return jnp.concatenate([x.reshape(*x.shape[:axes], -1) for x in jax.tree.leaves(to_floats(space, obs))], axis=-1)
+
+
+def flat_width(space: spaces.Space) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(dummy(float_space(space))))
 
 
 def flatten_lead(tree: PyTree, lead: int) -> PyTree:

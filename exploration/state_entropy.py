@@ -33,7 +33,6 @@ import numpy as np
 from gymnasium import spaces
 from jax.scipy.special import digamma, gammaln
 
-from agents.networks import dummy
 from agents.normalizers import Moments, moments_update
 from envs.base import PyTree, Spec
 from envs.builder import FLAG, NON_NEGATIVE, POSITIVE, Choice, Integer, Sizes, options
@@ -41,7 +40,7 @@ from exploration.base import Bonus, BonusInfo, bonus
 from exploration.encoders import KINDS
 from exploration.encoders import encoder as make_encoder
 from exploration.laws.play import arrivals, expect, line, play
-from exploration.learning import ADAM, fit, flatten_lead, float_space, to_floats
+from exploration.learning import ADAM, fit, flat_floats, flat_width, flatten_lead
 from exploration.neighbours import Ring, mean_of_valid, nearest, push, ring
 from exploration.normalizers import lead_ndim
 
@@ -116,22 +115,15 @@ def state_entropy(
 
 
 def _gaussian(spec: Spec, per_episode: bool, floor, prior) -> Bonus:
-    space = float_space(spec.observation)
-    width = sum(leaf.size for leaf in jax.tree.leaves(dummy(space)))
+    width = flat_width(spec.observation)
     lead = (spec.lanes,) if per_episode else ()
-
-    def flat(obs):
-        """Floats f32[..., D] of observations of any leading shape."""
-        axes = lead_ndim(spec.observation, obs)
-        leaves = jax.tree.leaves(to_floats(spec.observation, obs))
-        return jnp.concatenate([x.reshape(*x.shape[:axes], -1) for x in leaves], axis=-1)
 
     def fresh():
         count = jnp.zeros(lead, jnp.float32) + prior
         return Moments(count, jnp.zeros((*lead, width), jnp.float32), jnp.ones((*lead, width), jnp.float32))
 
     def observe(state, key, transition):
-        x = flat(transition.next_obs)
+        x = flat_floats(spec.observation, transition.next_obs)
         counted = jax.vmap(moments_update)(state, x) if per_episode else moments_update(state, x)
         return counted, {"surprise": surprise(x, state.mean, state.var + floor)}
 

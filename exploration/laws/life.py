@@ -49,7 +49,7 @@ class Life(NamedTuple):
     later: PyTree  # [T, N]; raw, scored after the update
     cleared: PyTree  # ``observed`` after a reset of the lanes of MASK
     features: jax.Array | None  # [N, ...]; of ``observed``
-    gradient: jax.Array | None  # of the summed reward, with respect to next_obs
+    gradient: PyTree  # of the summed reward, with respect to (obs, next_obs); None where they are whole numbers
 
 
 def life(bonus: Bonus, brief: bool = False) -> Callable[..., Life]:
@@ -69,8 +69,8 @@ def life(bonus: Bonus, brief: bool = False) -> Callable[..., Life]:
         calibrated = bonus.calibrate(observed, raw)
         updated, metrics = bonus.update(calibrated, key, (noted, {}))
 
-        def total(next_obs):
-            return jnp.sum(value(calibrated, score(observed, noted._replace(next_obs=next_obs))))
+        def total(seen):
+            return jnp.sum(value(calibrated, score(observed, noted._replace(obs=seen[0], next_obs=seen[1]))))
 
         return Life(
             observed=observed,
@@ -87,7 +87,7 @@ def life(bonus: Bonus, brief: bool = False) -> Callable[..., Life]:
             later=score(updated, noted),
             cleared=bonus.reset(observed, mask),
             features=bonus.features(observed, member(noted.obs, 2)) if bonus.features else None,
-            gradient=jax.grad(total)(steps.next_obs) if differentiable_inputs(steps) and not brief else None,
+            gradient=jax.grad(total)((steps.obs, steps.next_obs)) if differentiable_inputs(steps) and not brief else None,
         )
 
     return run

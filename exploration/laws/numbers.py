@@ -175,7 +175,7 @@ def lanes_are_kept_apart(subject: Subject) -> str | NotApplicable:
 
 
 def gradients_exist_where_declared_and_nowhere_else(subject: Subject) -> str | NotApplicable:
-    """The reward has a gradient with respect to next_obs exactly when info.differentiable says so."""
+    """The reward has a gradient with respect to obs or next_obs exactly when info.differentiable says so."""
     if subject.out.gradient is None:
         return NotApplicable("observations are whole numbers")
     needs_numbers(subject)

@@ -194,6 +194,10 @@ def disagreement(**arguments: Any) -> Entry:
     return entry("exploration.disagreement.disagreement", **{"members": 3, "hidden": (8,), "embedding": 4, "minibatches": 2, **arguments})
 
 
+def information_gain(**arguments: Any) -> Entry:
+    return entry("exploration.information_gain.information_gain", **{"members": 3, "hidden": (8,), "learning_rate": 1e-2, **arguments})
+
+
 def episodic_counts(**arguments: Any) -> Entry:
     return entry("exploration.episodic_counts.episodic_counts", **{"capacity": 16, **arguments})
 
@@ -283,6 +287,10 @@ BONUSES: dict[str, BonusCase] = {
     "disagreement/box_actions": BonusCase(disagreement(), action=BOX_ACTIONS),
     "disagreement/discrete_obs": BonusCase(disagreement(), spaces.Discrete(5, start=1)),
     "disagreement/codes": BonusCase(disagreement(), CODES),
+    "information_gain": BonusCase(information_gain(), action=BOX_ACTIONS),
+    "information_gain/noise": BonusCase(information_gain(noise=None, share=0.8), action=BOX_ACTIONS),
+    "information_gain/discrete": BonusCase(information_gain(epochs=20), spaces.Discrete(5, start=1)),
+    "information_gain/dict": BonusCase(information_gain(minibatches=2), AUGMENTED),
     "episodic_counts": BonusCase(episodic_counts()),
     "episodic_counts/first_visit": BonusCase(episodic_counts(kind="first_visit", key="observation")),
     "episodic_counts/codes": BonusCase(episodic_counts(key="observation"), CODES),
