@@ -21,49 +21,20 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from gymnasium import spaces
 
+from agents.actors import Actor
 from agents.base import Agent, Learnt
 from agents.critics import critics as make_critics
 from agents.critics import least_of_some
+from agents.descent import Part, descend, every, mean_of, part, towards
 from agents.distributions import distribution
-from agents.networks import ACTIVATIONS, ENCODERS, Torso, dummy, orthogonal
+from agents.networks import ACTIVATIONS, ENCODERS, dummy
 from agents.streams import MIXES, total
-from envs.base import PyTree, Spec, any_member, box_bounds
+from envs.base import PyTree, Spec, box_bounds
 from envs.builder import FLAG, FRACTION, POSITIVE, Choice, Integer, Optional, Real, Refusal, Sizes, options
-
-ADAM = optax.scale_by_adam()
-
-
-class Actor(nn.Module):
-    """Means and log deviations of an observation's actions."""
-
-    space: spaces.Space
-    hidden: Sequence[int]
-    act: str
-    encoder: str
-    size: int
-
-    def setup(self):
-        self.torso = Torso(self.space, self.hidden, self.act, self.encoder)
-        self.head = nn.Dense(self.size, kernel_init=orthogonal(0.1))
-
-    def __call__(self, obs):
-        return self.head(self.torso(obs))
-
-    def encode(self, obs):
-        return self.torso(obs)
-
-
-class Part(NamedTuple):
-    """Parameters, and Adam's moments of them."""
-
-    params: PyTree
-    optimizer: PyTree
 
 
 class SACState(NamedTuple):
@@ -74,16 +45,6 @@ class SACState(NamedTuple):
     gain: Part | tuple  # log a2; () without max_info
     slow_actor: PyTree  # (); with max_info the moving average of the actor
     updates: jax.Array  # i32[]
-
-
-def part(params: PyTree) -> Part:
-    return Part(params, ADAM.init(params))
-
-
-def descend(state: Part, grads: PyTree, learning_rate) -> Part:
-    """One step of Adam."""
-    updates, optimizer = ADAM.update(grads, state.optimizer)
-    return Part(jax.tree.map(lambda p, u: p - (learning_rate * u).astype(p.dtype), state.params, updates), optimizer)
 
 
 @options(
@@ -176,18 +137,15 @@ def sac(
 
     def learn(state, key, inputs):
         sample, signal = inputs
-        stream = total(signal.streams, mix)
+        stream = total(signal.streams[:1] if max_info else signal.streams, mix)  # the gain is in the losses: it is no reward as well
         information, weight = gain_of(signal)
-        next_key, subset_key, drop_key, actor_key, slow_key = jax.random.split(key, 5)
+        next_key, subset_key, drop_key, slow_drop_key, actor_key, slow_key = jax.random.split(key, 6)
         alpha = jnp.exp(state.alpha.params)
         second = weight * jnp.exp(state.gain.params) if max_info else 0.0
-        left = jnp.maximum(jnp.sum(sample.weights > 0), 1).astype(jnp.float32)
-
-        def mean(x):
-            return jnp.sum(sample.weights * x) / left
+        mean = mean_of(sample.weights)
 
         action, log_prob = drawn(state.actor.params, sample.next_obs, next_key)
-        future = least_of_some(judges.values(state.target, sample.next_obs, action, drop_key), subset_key, subset) - alpha * log_prob
+        future = least_of_some(judges.values(state.target, sample.next_obs, action, slow_drop_key), subset_key, subset) - alpha * log_prob
         if max_info:
             future = future + second * information(sample.next_obs, action)
         target = reward_scale * stream.reward + stream.discount * jnp.where(sample.terminated, 0.0, future)
@@ -198,8 +156,7 @@ def sac(
 
         (loss, values), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
         critic = descend(state.critic, grads, learning_rate)
-        slow = jax.tree.map(lambda old, new: old + target_rate * (new - old), state.target, critic.params)
-        state = state._replace(critic=critic, target=slow, updates=state.updates + 1)
+        state = state._replace(critic=critic, target=towards(state.target, critic.params, target_rate), updates=state.updates + 1)
 
         def actor_loss(params):
             action, log_prob = drawn(params, sample.obs, actor_key)
@@ -217,16 +174,11 @@ def sac(
             if max_info:
                 before = mean(information(sample.obs, drawn(state.slow_actor, sample.obs, slow_key)[0]))
                 metrics |= {"policy/information": found, "policy/information_before": before}
-                slow = jax.tree.map(lambda old, new: old + target_rate * (new - old), state.slow_actor, state.actor.params)
+                slow = towards(state.slow_actor, state.actor.params, target_rate)
                 state = state._replace(gain=descend(state.gain, found - before, learning_rate), slow_actor=slow)
-            return state, {name: policy_delay * value for name, value in metrics.items()}  # of one in policy_delay updates: the mean over all is right
+            return state, metrics
 
-        if policy_delay == 1:
-            state, metrics = improve(state)
-        else:
-            skipped = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(improve, state)[1])
-            due = any_member(state.updates % policy_delay == 0, spec.axis)  # all members count alike, so a branch stays a branch
-            state, metrics = jax.lax.cond(due, improve, lambda state: (state, skipped), state)
+        state, metrics = every(policy_delay, state.updates, spec.axis, improve, state)
         metrics |= {"loss/critic": loss, "policy/value": mean(jnp.mean(values, axis=0)), "policy/temperature": alpha}
         if max_info:
             metrics["policy/information_temperature"] = jnp.asarray(second, jnp.float32)
@@ -236,7 +188,7 @@ def sac(
         if not max_info:
             return None, 0.0
         if signal.regulariser is None:
-            raise Refusal("agent.max_info=true needs a bonus with gradients, which reads obs and action alone")
+            raise Refusal("agent.max_info=true needs a bonus with gradients, which reads obs and action alone; use exploration=information_gain")
         return signal.regulariser
 
     def encode(state, obs):

@@ -94,9 +94,9 @@ def information_gain(
     Raises Refusal for pixels and for actions that are neither Discrete nor Box.
     """
     if not isinstance(spec.action, (spaces.Discrete, spaces.Box)):
-        raise Refusal(f"information_gain predicts what Discrete or Box actions do, not {type(spec.action).__name__}; try exploration=rnd, which reads no action")
+        raise Refusal(f"information_gain predicts what Discrete or Box actions do, not {type(spec.action).__name__}; try exploration=rnd, which reads none")
     if encoder_kind(spec.observation) == "cnn":
-        raise Refusal("information_gain predicts every number of an observation, and these are pixels; use exploration.input=latent, or exploration=disagreement")
+        raise Refusal("it predicts every number of an observation, and these are pixels; use exploration.input=latent or exploration=disagreement")
     inside, outside = flat_width(spec.observation) + action_width(spec), flat_width(spec.observation) + 1
     network = MLP(tuple(hidden), activation, outside if noise is not None else 2 * outside)
     models = ensemble(lambda key: network.init(key, jnp.zeros((1, inside))), network.apply, members)

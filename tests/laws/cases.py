@@ -146,6 +146,10 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "sac/sum_then_clip": AgentCase(tiny_sac(mix="sum_then_clip"), action=BOX_ACTIONS, streams=TWO),
     "redq": AgentCase(tiny_sac("redq", "redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
     "droq": AgentCase(tiny_sac("redq", "droq", policy_delay=1), action=BOX_ACTIONS),
+    "td3": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS),
+    "td3/sum": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS, streams=TWO),
+    "max_info_sac": AgentCase(tiny_sac("max_info", "max_info_sac"), action=BOX_ACTIONS),
+    "max_info_redq": AgentCase(tiny_sac("max_info", "max_info_redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
 }
 
 

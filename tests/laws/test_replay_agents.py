@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.base import Agent, RewardStream, Sample, Signal
+from agents.base import Agent, Regulariser, RewardStream, Sample, Signal
 from envs.base import PyTree, Spec
 from envs.builder import build
 from tests.laws.cases import REPLAY_AGENTS, AgentCase
 from tests.laws.data import assert_close, assert_equal, assert_finite, draw, kinds, member, quick, stacked
 
 B, KEY = 16, jax.random.PRNGKey(5)
+GAIN = Regulariser(lambda obs, action: jnp.mean(jnp.sin(action.reshape(B, -1).astype(jnp.float32)), axis=-1), 0.5)  # for those who ask for it
 
 
 class Data(NamedTuple):
@@ -50,7 +51,7 @@ def life(agent: Agent):
         greedy = agent.act(state, key, (memory, data.obs, data.first, "greedy"))[1]
         seen = agent.act(state, KEY, (agent.start(state, B), data.obs, data.first, "explore"))[2]
         sample = Sample(data.obs, data.action, data.next_obs, data.terminated, data.weights, seen)
-        learnt, found = agent.learn(state, key, (sample, Signal(data.streams, 0.25)))
+        learnt, found = agent.learn(state, key, (sample, Signal(data.streams, 0.25, regulariser=GAIN)))
         return Life(after, action, extras, greedy, agent.encode(state, data.obs), learnt, found.metrics, found.priorities)
 
     return run
@@ -86,7 +87,7 @@ class Lived(NamedTuple):
         return self.run(self.start, self.memory, KEY, self.data._replace(**changed))
 
 
-SLOW = {"dqn/pixels", "rainbow", "sac/codes", "sac/augmented", "sac/sum_then_clip", "redq", "droq"}  # to compile
+SLOW = {"dqn/pixels", "rainbow", "sac/codes", "sac/augmented", "sac/sum_then_clip", "redq", "droq", "td3/sum", "max_info_redq"}  # to compile
 
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.medium) if n in SLOW else n for n in REPLAY_AGENTS])
