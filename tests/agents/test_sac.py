@@ -127,3 +127,52 @@ def test_dropout_is_only_in_learning():
     still = [made.values(params, given.obs, given.action) for _ in range(2)]
     np.testing.assert_array_equal(*still)
     assert distance(made.values(params, given.obs, given.action, KEY), still[0]) > 1e-3
+
+
+def constant(state, *values):
+    """Slow critics that say the given values everywhere."""
+    head = dict(state.target["params"]["Dense_1"], kernel=0.0 * state.target["params"]["Dense_1"]["kernel"], bias=jnp.asarray(values)[:, None])
+    return state._replace(target={"params": state.target["params"] | {"Dense_1": head}})
+
+
+def error(state, target):
+    """The critics' loss for a target."""
+    values = critics(SPEC, state.target["params"]["Dense_1"]["bias"].shape[0], (8,), "relu", "auto").values(state.critic.params, sample().obs, sample().action)
+    return pytest.approx(float(jnp.mean(jnp.sum(jnp.square(values - target), axis=0))), rel=1e-4)
+
+
+def test_targets_are_the_least_slow_critic_less_the_price_of_certainty():
+    """With next to no temperature y = r + discount min_k Q'_k; with REDQ's subset of one it is any of them; with temperature 1 it is another."""
+    agent = tiny(initial_temperature=1e-9)
+    state = constant(agent.init(KEY), 5.0, 3.0)
+    assert float(learnt(agent, state=state)[2].metrics["loss/critic"]) == error(state, 1.0 + 0.9 * 3.0)
+    state, one = constant(agent.init(KEY), 5.0, 3.0), tiny(initial_temperature=1e-9, subset=1)
+    found = {round(float(learnt(one, state=state, key=jax.random.PRNGKey(n))[2].metrics["loss/critic"]), 3) for n in range(8)}
+    assert found == {round(error(state, 1.0 + 0.9 * q).expected, 3) for q in (5.0, 3.0)}
+    warm = tiny()
+    assert float(learnt(warm, state=constant(warm.init(KEY), 5.0, 3.0))[2].metrics["loss/critic"]) != error(state, 1.0 + 0.9 * 3.0)
+
+
+def test_rewards_are_scaled_after_they_are_clipped():
+    agent, over = tiny(mix="sum_then_clip", reward_scale=0.1), sample(terminated=jnp.ones(B, bool))
+    state, _, found = learnt(agent, over, signal(reward=7.0))
+    assert float(found.metrics["loss/critic"]) == error(state, 0.1)
+
+
+def test_information_gain_is_no_reward_as_well():
+    """With max_info the bonus's stream is left out; without, it is a reward like any other."""
+    streams = signal().streams
+    for max_info in (True, False):
+        agent, changed = tiny(max_info=max_info), []
+        for intrinsic in (0.0, 9.0):
+            told = Signal((*streams, streams[0]._replace(reward=jnp.full(B, intrinsic))), regulariser=gain(1.0))
+            changed.append(learnt(agent, told=told)[1].critic.params)
+        assert (distance(*changed) > 1e-4) != max_info
+
+
+def test_the_gain_acts_through_the_action():
+    """A gain with the same values and no gradient gives the same critics and another actor."""
+    agent, flat = tiny(max_info=True), gain(1.0)
+    flat = flat._replace(value=lambda obs, action: gain(1.0).value(obs, jax.lax.stop_gradient(action)))
+    bent, straight = (learnt(agent, told=signal(regulariser=r))[1] for r in (gain(1.0), flat))
+    assert distance(bent.critic.params, straight.critic.params) < 1e-6 < 1e-4 < distance(bent.actor.params, straight.actor.params)
