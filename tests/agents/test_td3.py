@@ -13,6 +13,7 @@ from agents.critics import critics
 from agents.td3 import td3
 from envs.base import Spec
 from envs.builder import Refusal
+from tests.laws.data import quick
 
 SPEC = Spec(spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Box(-2.0, 4.0, (2,), np.float32), "plane")
 B, KEY = 32, jax.random.PRNGKey(0)
@@ -29,9 +30,9 @@ def sample(**changed):
 
 def learnt(agent, given=None, state=None, reward=1.0):
     """(state before, state after, Learnt) of one update with discount 0.9."""
-    state = agent.init(KEY) if state is None else state
+    state = quick(agent.init)(KEY) if state is None else state
     signal = Signal((RewardStream(jnp.full(B, reward), jnp.full(B, 0.9), 1.0, True),))
-    return state, *jax.jit(lambda state: agent.learn(state, KEY, (sample() if given is None else given, signal)))(state)
+    return state, *quick(lambda state: agent.learn(state, KEY, (sample() if given is None else given, signal)))(state)
 
 
 def distance(a, b):
@@ -48,11 +49,12 @@ def test_only_discrete_worlds_are_refused():
         td3(SPEC._replace(action=spaces.Discrete(3)))
 
 
+@pytest.mark.medium
 def test_the_target_is_the_lesser_slow_critic_at_the_slow_actors_action():
     """Without target noise y = r + discount min_k Q'_k(s', pi'(s')), by hand; a successor that ended the MDP counts nothing."""
     ended = jnp.arange(B) % 2 == 0
     agent = tiny(target_noise=0.0, reward_scale=2.0)
-    state = agent.init(KEY)
+    state = quick(agent.init)(KEY)
     state = state._replace(target=jax.tree.map(lambda x: x + 0.1, state.target), slow_actor=jax.tree.map(lambda x: x - 0.2, state.slow_actor))
     given, values = sample(terminated=ended), critics(SPEC, 2, (8,), "relu", "auto").values
     action = agent.act(state._replace(actor=state.actor._replace(params=state.slow_actor)), KEY, ((), given.next_obs, ended, "greedy"))[1]
@@ -79,14 +81,14 @@ def test_actor_and_slow_networks_wait():
 def test_the_actor_climbs_the_first_critic():
     """After a hundred steps on frozen critics (rate 0 would stop the actor too, so they are put back) the first critic likes its actions better."""
     agent = tiny(policy_delay=1)
-    state = begun = agent.init(KEY)
+    state = begun = quick(agent.init)(KEY)
     values = critics(SPEC, 2, (8,), "relu", "auto").values
 
     def worth(state):
         action = agent.act(state, KEY, ((), sample().obs, jnp.zeros(B, bool), "greedy"))[1]
         return float(jnp.mean(values(begun.critic.params, sample().obs, action)[0]))
 
-    update = jax.jit(lambda state: agent.learn(state, KEY, (sample(), Signal((RewardStream(jnp.ones(B), jnp.zeros(B), 1.0, True),))))[0])
+    update = quick(lambda state: agent.learn(state, KEY, (sample(), Signal((RewardStream(jnp.ones(B), jnp.zeros(B), 1.0, True),))))[0])
     before = worth(state)
     for _ in range(100):
         state = update(state)._replace(critic=begun.critic)
@@ -95,7 +97,7 @@ def test_the_actor_climbs_the_first_critic():
 
 def test_noise_is_in_units_of_half_the_box_and_stays_inside():
     agent = tiny(exploration_noise=0.1)
-    state = agent.init(KEY)
+    state = quick(agent.init)(KEY)
     greedy, noisy = acted(agent, state, "greedy"), acted(agent, state, "explore")
     np.testing.assert_array_equal(greedy, greedy[:1].repeat(4000, axis=0))
     np.testing.assert_allclose((noisy - greedy).std(axis=0), 0.3, rtol=0.1)  # half of the box is 3
