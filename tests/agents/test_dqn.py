@@ -391,5 +391,6 @@ def test_dqn_and_rainbow_find_the_treasure_of_a_shallow_sea():
 
 @pytest.mark.slow
 def test_only_bootstrapped_dqn_finds_the_treasure_of_a_deeper_one():
-    assert (returns(bootstrapped_dqn, 10, 300) > 0.9).all()
-    assert (returns(dqn, 10, 300) < 0.1).all()
+    """Of size 10 DQN finds it too, for some seeds."""
+    assert (returns(bootstrapped_dqn, 14, 400) > 0.9).all()
+    assert (returns(dqn, 14, 400) < 0.1).all()
