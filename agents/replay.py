@@ -2,7 +2,8 @@
 
 Each lane has a ring of rows of its own. A row holds the observation to act on and, once the action is known, the step. Its successor is the
 next row; where an episode ended, a row without a step keeps the true last observation, and the row after it begins the next episode. Of
-stacked frames a row keeps the newest, and a stack is put together again when it is drawn; at an episode's start the first frame repeats.
+stacked frames a row keeps the newest, and a stack is put together again when it is drawn: before an episode's first frame come zeros, or
+that frame again, whichever its first observation has.
 
 What is drawn is a window of up to ``n_step`` steps, ended by the episode or by the newest step. Rewards are summed by whoever scores
 them: a bonus may be worth something else by then. Uniform draws take a lane, then a row, and take another where the row has no step; after
@@ -34,6 +35,7 @@ class Rows(NamedTuple):
     step: PyTree  # (Transition without observations, extras)
     live: jax.Array  # bool; the row has a step
     age: jax.Array  # i32; steps since the episode's first observation
+    blank: jax.Array  # bool; zeros come before the episode's first frame
 
 
 class ReplayState(NamedTuple):
@@ -89,11 +91,16 @@ def replay(spec: Spec, *, capacity: int, n_step: int = 1, frames: int = 1, prior
     def newest(obs):
         return obs if frames == 1 else obs[..., -depth:]
 
+    def starts_blank(obs):
+        """bool[N]; of observations that begin an episode."""
+        return jnp.zeros(lanes, bool) if frames == 1 else jnp.all(obs[..., :-depth].reshape(lanes, -1) == 0, axis=1)
+
     def init(obs, shapes):
         transition, extras = shapes
         step = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), (without_observations(transition), extras))
         stored = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype).at[0].set(x), newest(obs))
-        made = Rows(stored, step, jnp.zeros((rows, lanes), bool), jnp.zeros((rows, lanes), jnp.int32))
+        no = jnp.zeros((rows, lanes), bool)
+        made = Rows(stored, step, no, jnp.zeros((rows, lanes), jnp.int32), no.at[0].set(starts_blank(obs)))
         weights = priorities(rows * lanes) if prioritized else ()
         return ReplayState(made, jnp.zeros(lanes, jnp.int32), jnp.ones(lanes, jnp.int32), weights, jnp.float32(1.0))
 
@@ -108,6 +115,8 @@ def replay(spec: Spec, *, capacity: int, n_step: int = 1, frames: int = 1, prior
         age = state.rows.age[now, every]
         obs = write(write(state.rows.obs, after, newest(transition.next_obs)), last, newest(following))
         ages = write(write(state.rows.age, after, jnp.minimum(age + 1, kept)), last, jnp.where(done, 0, jnp.minimum(age + 1, kept)))
+        blank = state.rows.blank[now, every]
+        blanks = write(write(state.rows.blank, after, blank), last, jnp.where(done, starts_blank(following), blank))
         live = write(write(write(state.rows.live, now, True), after, False), last, False)
         step = write(state.rows.step, now, (without_observations(transition), extras))
         weights = state.priority
@@ -115,7 +124,7 @@ def replay(spec: Spec, *, capacity: int, n_step: int = 1, frames: int = 1, prior
             places = jnp.concatenate([now, after, last]) * lanes + jnp.tile(every, 3)
             weights = set_priorities(weights, places, jnp.repeat(jnp.stack([state.largest**alpha, 0.0, 0.0]), lanes))
         filled = jnp.minimum(state.filled + 1 + done.astype(jnp.int32), rows)
-        return ReplayState(Rows(obs, step, live, ages), last, filled, weights, state.largest)
+        return ReplayState(Rows(obs, step, live, ages, blanks), last, filled, weights, state.largest)
 
     def usable(state, row, lane):
         """Whether the row has a step, and all frames of its stack are still there."""
@@ -142,8 +151,10 @@ def replay(spec: Spec, *, capacity: int, n_step: int = 1, frames: int = 1, prior
         """The observation of rows [...] of lanes [...]."""
         if frames == 1:
             return jax.tree.map(lambda x: x[row, lane], state.rows.obs)
-        back = jnp.minimum(jnp.arange(frames - 1, -1, -1), state.rows.age[row, lane][..., None])
-        stack = state.rows.obs[(row[..., None] - back) % rows, lane[..., None]]  # [..., frames, *shape, depth]
+        back, age = jnp.arange(frames - 1, -1, -1), state.rows.age[row, lane][..., None]
+        stack = state.rows.obs[(row[..., None] - jnp.minimum(back, age)) % rows, lane[..., None]]  # [..., frames, *shape, depth]
+        before = (back > age) & state.rows.blank[row, lane][..., None]
+        stack = jnp.where(before.reshape(*before.shape, *[1] * (stack.ndim - before.ndim)), jnp.zeros((), stack.dtype), stack)
         return jnp.moveaxis(stack, row.ndim, -2).reshape(*stack.shape[: row.ndim], *stack.shape[row.ndim + 1 : -1], frames * depth)
 
     def draw(state, key, number, beta=1.0):

@@ -17,13 +17,13 @@ LANES, STEPS = 3, 40
 SPEC = Spec(spaces.Box(-1e6, 1e6, (1,), np.float32), spaces.Discrete(2), lanes=LANES)
 
 
-def history(seed=0, frames=1):
-    """STEPS steps of lanes whose observation is 100,000 lane + 100 episode + place; (first obs, transitions, following), as numpy, by step."""
+def history(seed=0, frames=1, blank=False):
+    """STEPS steps of lanes whose observation is 100,000 lane + 100 episode + place + 1; (first obs, transitions, following), as numpy, by step."""
     rng = np.random.default_rng(seed)
     lengths, episode, place = rng.integers(1, 6, (LANES, STEPS)), np.zeros(LANES, int), np.zeros(LANES, int)
 
     def now():
-        one = lambda p: np.float32(100_000 * np.arange(LANES) + 100 * episode + np.maximum(p, 0))  # noqa: E731
+        one = lambda p: np.float32(np.where(blank & (p < 0), 0, 100_000 * np.arange(LANES) + 100 * episode + np.maximum(p, 0) + 1))  # noqa: E731
         return np.stack([one(place - i) for i in range(frames - 1, -1, -1)], axis=-1)
 
     start, made = now(), []
@@ -39,9 +39,9 @@ def history(seed=0, frames=1):
     return start, made
 
 
-def filled(spec=SPEC, frames=1, steps=STEPS, **arguments):
+def filled(spec=SPEC, frames=1, steps=STEPS, blank=False, **arguments):
     buffer = replay(spec, frames=frames, **arguments)
-    start, made = history(frames=frames)
+    start, made = history(frames=frames, blank=blank)
     state = buffer.init(jnp.asarray(start), jax.tree.map(jnp.asarray, (made[0][0], {"extra": jnp.zeros(LANES)})))
     add = jax.jit(buffer.add)
     for transition, following in made[:steps]:
@@ -50,10 +50,14 @@ def filled(spec=SPEC, frames=1, steps=STEPS, **arguments):
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-@pytest.mark.parametrize("capacity,n_step,frames", [(3000, 1, 1), (3000, 3, 1), (45, 3, 1), (60, 2, 3), (3000, 3, 3)])
-def test_windows_are_what_happened(capacity, n_step, frames, prioritized):
+@pytest.mark.parametrize(
+    "capacity,n_step,frames,blank",
+    [(3000, 1, 1, False), (3000, 3, 1, False), (45, 3, 1, False), (60, 2, 3, False), (3000, 3, 3, False), (60, 2, 3, True)],
+)
+def test_windows_are_what_happened(capacity, n_step, frames, blank, prioritized):
+    """``blank``: before an episode's first frame come zeros, as in Atari, and not that frame again."""
     spec = SPEC._replace(observation=spaces.Box(-1e6, 1e6, (frames,), np.float32))
-    buffer, state, made = filled(spec, frames=frames, capacity=capacity, n_step=n_step, prioritized=prioritized)
+    buffer, state, made = filled(spec, frames=frames, blank=blank, capacity=capacity, n_step=n_step, prioritized=prioritized)
     drawn = jax.tree.map(np.asarray, jax.jit(buffer.draw, static_argnums=2)(state, jax.random.PRNGKey(1), 512, 0.4))
     assert (drawn.weights > 0).mean() > 0.95
     seen = set()
