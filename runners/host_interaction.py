@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from agents.base import Rollout
 from envs.base import HostEnvironment, Lanes, PyTree, Transition, sample_action
-from runners.base import Arrived, Clock
+from runners.base import Arrived, Clock, HostRunner
 from runners.iteration import Iteration
 
 
@@ -156,3 +156,27 @@ def host_interaction(
         return (memory, bonus_state, saw), action
 
     return HostInteraction(fresh, keys, warm, begin, advance, rolled, transition, example, shapes, start, watch)
+
+
+def host_runner(
+    env: HostEnvironment, pieces: Iteration, acts: HostInteraction, *, lanes: int, rollout: int, init: Callable, finish: Callable, learn: Callable | None
+) -> HostRunner:
+    """A runner of ``acts`` with its own ``init``, ``finish`` and, where it overlaps with stepping, ``learn``."""
+    bonus = pieces.bonus
+    return HostRunner(
+        init=init,
+        warm=acts.warm if bonus.info.warmup else None,
+        warmup=bonus.info.warmup,
+        learn=learn,
+        begin=acts.begin,
+        advance=acts.advance,
+        finish=finish,
+        start=acts.start,
+        watch=acts.watch,
+        steps=rollout,
+        spec=pieces.spec,
+        steps_per_iteration=lanes * rollout,
+        env=env,
+        agent=pieces.agent,
+        augments=bonus.info.augments,
+    )

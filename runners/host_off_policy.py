@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from agents.replay import Replay, ReplayState
 from envs.base import HostEnvironment, Lanes, PyTree
 from runners.base import HostRunner
-from runners.host_interaction import Play, host_interaction
+from runners.host_interaction import Play, host_interaction, host_runner
 from runners.iteration import Iteration, Record
 from runners.replaying import Replaying
 
@@ -40,7 +40,7 @@ def host_off_policy(
     env: HostEnvironment, pieces: Iteration, buffer: Replay, lessons: Replaying, *, lanes: int, rollout: int, evaluation_mode: str, overlap: bool
 ) -> HostRunner:
     """The runner of ``runners.off_policy.off_policy`` for a host world."""
-    agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
+    agent, bonus = pieces.agent, pieces.bonus
     acts = host_interaction(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, random=lessons.random)
 
     def init(key, obs):
@@ -66,20 +66,4 @@ def host_off_policy(
     def learn(agent_state, waiting, key, clock):
         return lessons.ahead(agent_state, waiting, acts.keys(key, clock)[1], clock)
 
-    return HostRunner(
-        init=init,
-        warm=acts.warm if bonus.info.warmup else None,
-        warmup=bonus.info.warmup,
-        learn=learn if overlap else None,
-        begin=acts.begin,
-        advance=acts.advance,
-        finish=finish,
-        start=acts.start,
-        watch=acts.watch,
-        steps=rollout,
-        spec=spec,
-        steps_per_iteration=lanes * rollout,
-        env=env,
-        agent=agent,
-        augments=bonus.info.augments,
-    )
+    return host_runner(env, pieces, acts, lanes=lanes, rollout=rollout, init=init, finish=finish, learn=learn if overlap else None)

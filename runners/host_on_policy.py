@@ -16,7 +16,7 @@ from agents.base import Learnt
 from envs.base import HostEnvironment, Lanes, PyTree
 from runners import metrics as m
 from runners.base import HostRunner
-from runners.host_interaction import Play, host_interaction
+from runners.host_interaction import Play, host_interaction, host_runner
 from runners.iteration import Assessed, Iteration, Record
 
 
@@ -32,7 +32,7 @@ class HostOnPolicyState(NamedTuple):
 
 def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollout: int, evaluation_mode: str, overlap: bool) -> HostRunner:
     """The runner of ``runners.on_policy.on_policy`` for a host world."""
-    agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
+    agent, bonus = pieces.agent, pieces.bonus
     acts = host_interaction(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode)
 
     def init(key, obs):
@@ -67,20 +67,4 @@ def host_on_policy(env: HostEnvironment, pieces: Iteration, *, lanes: int, rollo
         state = state._replace(lanes=last, memory=play.memory, agent=agent_state, bonus=bonus_state, record=record, waiting=waiting)
         return state, m.typed(metrics)
 
-    return HostRunner(
-        init=init,
-        warm=acts.warm if bonus.info.warmup else None,
-        warmup=bonus.info.warmup,
-        learn=learn if overlap else None,
-        begin=acts.begin,
-        advance=acts.advance,
-        finish=finish,
-        start=acts.start,
-        watch=acts.watch,
-        steps=rollout,
-        spec=spec,
-        steps_per_iteration=lanes * rollout,
-        env=env,
-        agent=agent,
-        augments=bonus.info.augments,
-    )
+    return host_runner(env, pieces, acts, lanes=lanes, rollout=rollout, init=init, finish=finish, learn=learn if overlap else None)

@@ -19,10 +19,12 @@ from exploration.base import none
 from exploration.counts import counts
 from exploration.intrinsic import intrinsic
 from runners.base import Clock
+from runners.compose import groups
 from runners.host_batch import HostBatch
 from runners.off_policy import off_policy
 from runners.on_policy import on_policy
 from runners.replaying import prepared
+from tests.runners.tiny import batch_of
 
 KEY, LANES, SIZE = jax.random.PRNGKey(0), 4, 4
 
@@ -147,3 +149,33 @@ def test_lessons_ahead_lag_by_the_steps_of_one_iteration(prioritized):
 
     assert lived(False) == ([0.0, 1.0, 2.0], 6)
     assert lived(True) == ([None, 0.0, 1.0], 4)
+
+
+MADE = [
+    "agent=random",
+    "runner=off_policy",
+    "runner.lanes=4",
+    "runner.rollout=2",
+    "runner.updates=2",
+    "runner.batch_size=16",
+    "runner.capacity=256",
+    "runner.learning_starts=8",
+    "runner.random_steps=0",
+    "runner.n_step=2",
+    "seeds=1",
+]
+SMALLER = {name: ["exploration.warmup=4"] for name in ("rnd", "noveld", "ngu")}
+SMALLER["cfn"] = ["exploration.warmup=4", "exploration.updates_per_batch=1", "exploration.batch_size=16"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [["env=gymnax", "env.id=MountainCarContinuous-v0"], ["env=gymnasium", "env.id=CartPole-v1"]], ids=["jax", "host"])
+@pytest.mark.parametrize("bonus", [name for name in groups()["exploration"] if name not in ("custom", "none")])
+def test_every_bonus_pays_and_learns_from_a_replay(bonus, world):
+    batch, total = batch_of([*world, *MADE, f"exploration={bonus}", *SMALLER.get(bonus, [])], "vmap")
+    batch.start()
+    batch.run(0, total, total)
+    found = {name: value for name, value in batch.take_metrics()[0].items() if name.startswith("bonus/") and value is not None}
+    batch.close()
+    assert batch.sound().all() and np.isfinite(list(found.values())).all()
+    assert found["bonus/raw"] > 0.0

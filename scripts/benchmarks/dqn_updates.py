@@ -1,4 +1,4 @@
-"""How many updates DQN makes in a compiled loop, without a world: ``JAX_PLATFORMS=cpu .venv/bin/python -m tests.agents.dqn_speed``."""
+"""How many updates DQN makes in a compiled loop, without a world: ``PYTHONPATH=. JAX_PLATFORMS=cpu .venv/bin/python scripts/benchmarks/dqn_updates.py``."""
 
 import os
 import time
