@@ -73,12 +73,12 @@ def iteration(
     make_agent: Callable[[Spec], Agent],
     make_intrinsic: Callable[[Spec], Intrinsic],
     *,
-    discount: Any,
-    extrinsic_weight: Any,
+    rewards: Callable[[Transition], RewardStream],
     tally: Tally | None = None,
     learns_from: str = "rollout",
 ) -> Iteration:
-    """The pieces for a world's ``spec`` with lanes and axis. ``learns_from``: what the agent will be given, "rollout" or "replay"."""
+    """The pieces for a world's ``spec`` with lanes and axis. ``rewards``: the world's own stream, of ``runners/rewards.py``. ``learns_from``: what the
+    agent will be given, "rollout" or "replay"."""
     intrinsic = make_intrinsic(spec._replace(latent=lambda: latent_space(spec, make_agent)))
     bonus = intrinsic.bonus
     agent_spec = seen_by_agent(spec, bonus)
@@ -109,8 +109,8 @@ def iteration(
         transition = transition._replace(obs=obs, next_obs=seen(bonus_state, transition.next_obs), annotations=annotations)
         return bonus.reset(bonus_state, transition.done), transition
 
-    def streams_of(extrinsic, reward) -> tuple[RewardStream, ...]:
-        streams = (RewardStream(extrinsic, discount, extrinsic_weight, True),)
+    def streams_of(steps: Transition, reward) -> tuple[RewardStream, ...]:
+        streams = (rewards(steps),)
         return (*streams, RewardStream(reward, intrinsic.discount, intrinsic.scale, intrinsic.episodic)) if bonus.info.intrinsic else streams
 
     def assess(agent_state, bonus_state, rollout: Rollout):
@@ -118,12 +118,12 @@ def iteration(
         raw = bonus.score(bonus_state, steps)
         bonus_state = bonus.calibrate(bonus_state, raw)
         reward = bonus.value(bonus_state, raw)
-        metrics = reward_metrics(steps.reward, raw, reward) if bonus.info.intrinsic else {}
-        return bonus_state, Assessed(rollout, streams_of(steps.reward, reward), steps), metrics
+        metrics = reward_metrics(steps, raw, reward) if bonus.info.intrinsic else {}
+        return bonus_state, Assessed(rollout, streams_of(steps, reward), steps), metrics
 
     def rescore(agent_state, bonus_state, transitions: Transition):
         steps = shown(agent_state, world_part(transitions))
-        return streams_of(steps.reward, bonus.value(bonus_state, bonus.score(bonus_state, steps))), steps
+        return streams_of(steps, bonus.value(bonus_state, bonus.score(bonus_state, steps))), steps
 
     def regulariser(agent_state, bonus_state) -> Regulariser | None:
         if not bonus.info.differentiable or not set(bonus.info.needs) <= {"obs", "action"}:
@@ -140,9 +140,9 @@ def iteration(
         assessed, progress = inputs
         return agent.learn(agent_state, key, (assessed.rollout, Signal(assessed.streams, progress)))
 
-    def reward_metrics(extrinsic, raw, reward):
+    def reward_metrics(steps, raw, reward):
         weighted = intrinsic.scale * reward
-        size, world = jnp.mean(jnp.abs(weighted)), jnp.mean(jnp.abs(extrinsic_weight * extrinsic))
+        size, world = jnp.mean(jnp.abs(weighted)), jnp.mean(jnp.abs(rewards(steps).weight * steps.reward))
         leaves = jax.tree.leaves(raw)
         names = ["bonus/raw"] if len(leaves) == 1 else [f"bonus/raw_{i}" for i in range(len(leaves))]
         return dict(zip(names, map(jnp.mean, leaves), strict=True)) | {

@@ -15,12 +15,13 @@ import jax
 from agents.base import Rollout
 from agents.replay import ReplayState, replay
 from envs.base import Environment, HostEnvironment, Lanes, PyTree
-from envs.builder import FLAG, FRACTION, NON_NEGATIVE, Choice, Integer, Real, options
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, Choice, Integer, options
 from runners.base import Runner
 from runners.host_off_policy import host_off_policy
 from runners.interaction import interaction
 from runners.iteration import Record, iteration
 from runners.replaying import replaying
+from runners.rewards import RANGES, world_rewards
 from runners.source import jax_source, refuse_overlap
 
 
@@ -47,8 +48,7 @@ class OffPolicyState(NamedTuple):
     prioritized=FLAG,
     priority_exponent=NON_NEGATIVE,
     importance_exponent=FRACTION,
-    discount=FRACTION,
-    extrinsic_weight=Real(),
+    **RANGES,
     evaluation_mode=Choice(("greedy", "explore")),
     overlap=FLAG,
 )
@@ -71,6 +71,8 @@ def off_policy(
     importance_exponent: Any = 0.5,
     discount: Any = 0.99,
     extrinsic_weight: Any = 1.0,
+    reward_shift: Any = 0.0,
+    shift_mode: str = "reward",
     evaluation_mode: str = "greedy",
     overlap: bool = False,
     axis: str | None = None,
@@ -89,7 +91,8 @@ def off_policy(
       frames: frames that are stacked in the last axis of the observations; each is stored once.
       prioritized: draw in proportion to the agent's priorities (arXiv 1511.05952).
       priority_exponent, importance_exponent: alpha and beta of prioritised draws.
-      discount, extrinsic_weight: of the world's own rewards; those of the bonus come with ``make_intrinsic``.
+      discount, extrinsic_weight, reward_shift, shift_mode: of the world's own rewards (``runners/rewards.py``); those of the bonus come with
+        ``make_intrinsic``.
       evaluation_mode: how the agent acts when it is evaluated.
       overlap: host worlds only: learn while the steps of the iteration are made, from the buffer as it was before them.
     """
@@ -97,8 +100,7 @@ def off_policy(
         env.spec._replace(lanes=lanes, axis=axis),
         make_agent,
         make_intrinsic,
-        discount=discount,
-        extrinsic_weight=extrinsic_weight,
+        rewards=world_rewards(discount, extrinsic_weight, reward_shift, shift_mode),
         tally=env.tally if isinstance(env, Environment) else None,
         learns_from="replay",
     )

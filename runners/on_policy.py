@@ -13,12 +13,13 @@ import jax
 
 from agents.base import Rollout
 from envs.base import Environment, HostEnvironment, Lanes, PyTree
-from envs.builder import FLAG, FRACTION, Choice, Integer, Real, options
+from envs.builder import FLAG, Choice, Integer, options
 from runners import metrics as m
 from runners.base import HostRunner, Runner
 from runners.host_on_policy import host_on_policy
 from runners.interaction import interaction
 from runners.iteration import Record, iteration
+from runners.rewards import RANGES, world_rewards
 from runners.source import jax_source, refuse_overlap
 
 
@@ -34,8 +35,7 @@ class OnPolicyState(NamedTuple):
 @options(
     lanes=Integer(1, 2**20),
     rollout=Integer(1, 2**20),
-    discount=FRACTION,
-    extrinsic_weight=Real(),
+    **RANGES,
     evaluation_mode=Choice(("greedy", "explore")),
     overlap=FLAG,
 )
@@ -48,13 +48,16 @@ def on_policy(
     rollout=128,
     discount=0.99,
     extrinsic_weight=1.0,
+    reward_shift=0.0,
+    shift_mode="reward",
     evaluation_mode="greedy",
     overlap=False,
     axis=None,
 ) -> Runner | HostRunner:
     """Runner for ``make_agent(spec)`` and ``make_intrinsic(spec)``.
 
-    discount and extrinsic_weight belong to the world's own rewards; those of the bonus come with ``make_intrinsic``. ``overlap`` (host
+    discount, extrinsic_weight, reward_shift and shift_mode belong to the world's own rewards (``runners/rewards.py``); those of the bonus come with
+    ``make_intrinsic``. ``overlap`` (host
     worlds only; refused for JAX worlds): learn from the rollout before while the next is collected, so that the acting policy is
     one rollout older.
     """
@@ -62,8 +65,7 @@ def on_policy(
         env.spec._replace(lanes=lanes, axis=axis),
         make_agent,
         make_intrinsic,
-        discount=discount,
-        extrinsic_weight=extrinsic_weight,
+        rewards=world_rewards(discount, extrinsic_weight, reward_shift, shift_mode),
         tally=env.tally if isinstance(env, Environment) else None,
     )
     if isinstance(env, HostEnvironment):

@@ -24,6 +24,7 @@ from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.host_batch import HostBatch, refuse_batching
 from runners.loop import Loop, Remember
 from runners.progress import Reporter
+from runners.rewards import shift_warning
 from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, refuse_unusable, versions
 from runners.table import headline, results, show
 from runners.views import Views, refuse_missing
@@ -102,6 +103,8 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     place = f"{plural(len(members), 'member')} by {batching} on {plural(devices, jax.default_backend() + ' device')}"
     reporter.say(f"{path}: {place}; memory about {memory.readable(plan['peak'])} (state {memory.readable(plan['state'])}); compiling")
     labels = [member.label() for member in members]
+    for warning in sorted({shift_warning(runner.env, replaced(config, member.hyper)["runner"]) for member in members} - {None}):
+        reporter.say(warning)
     if isinstance(runner, HostRunner):
         plan = {**plan, "worlds": "host", "worlds_saved": runner.env.unsaved is None}
         if runner.env.unsaved:
