@@ -96,6 +96,18 @@ class Sizes(NamedTuple):
         return f"a list of whole numbers in [1, {2**20}], as [64,64]"
 
 
+class Numbers(NamedTuple):
+    """A list of one number or more; static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) > 0 and all(Real().accepts(v) for v in value)
+
+    def describe(self) -> str:
+        return "a list of numbers, as [-0.5,0,0.5]"
+
+
 class Optional(NamedTuple):
     """None, or what ``inner`` accepts."""
 

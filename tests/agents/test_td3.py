@@ -103,3 +103,34 @@ def test_noise_is_in_units_of_half_the_box_and_stays_inside():
     np.testing.assert_allclose((noisy - greedy).std(axis=0), 0.3, rtol=0.1)  # half of the box is 3
     wild = acted(tiny(exploration_noise=5.0), state, "explore")
     assert wild.min() == -2.0 and wild.max() == 4.0
+
+
+@pytest.mark.medium
+def test_pairs_learn_with_their_shifts():
+    """A single pair with a shift is TD3 on shifted rewards; pairs that begin alike and share a shift stay alike; the actor follows one of them."""
+    state, plain, _ = learnt(tiny(), reward=1.5)
+    _, shifted, _ = learnt(tiny(shifts=(0.5,)), reward=1.0)
+    assert distance(plain, shifted) < 1e-6
+
+    agent = tiny(shifts=(-1.0, -1.0, 2.0), policy_delay=1, shift_period=2)
+    state = quick(agent.init)(KEY)
+    alike = jax.tree.map(lambda x: jnp.tile(x[:2], (3, *[1] * (x.ndim - 1))), state.critic.params)
+    state = state._replace(critic=state.critic._replace(params=alike), target=alike, pair=jnp.int32(2))
+    _, after, found = learnt(agent, state=state)
+    parts = [jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], after.critic.params) for i in range(3)]
+    assert distance(parts[0], parts[1]) == 0.0 < distance(parts[0], parts[2])
+    assert int(after.pair) == 2 and float(found.metrics["policy/shift"]) == 2.0
+    greedy = agent.act(state, KEY, ((), sample().obs, jnp.zeros(B, bool), "greedy"))[1]
+    followed = critics(SPEC, 2, (8,), "relu", "auto").values(parts[2], sample().obs, greedy)[0]
+    assert float(-jnp.mean(followed)) == pytest.approx(float(found.metrics["loss/actor"]), rel=1e-5)
+
+
+def test_the_pair_is_drawn_once_in_a_period():
+    agent = tiny(shifts=(0.0, 1.0, 2.0, 3.0), shift_period=3)
+    state, pairs = quick(agent.init)(KEY), []
+    step = quick(lambda state, key: agent.learn(state, key, (sample(), Signal((RewardStream(jnp.ones(B), jnp.full(B, 0.9), 1.0, True),))))[0])
+    for i in range(30):
+        state = step(state, jax.random.fold_in(KEY, i))
+        pairs.append(int(state.pair))
+    changes = [i + 1 for i in range(1, 30) if pairs[i] != pairs[i - 1]]
+    assert set(pairs) == {0, 1, 2, 3} and all(i % 3 == 0 for i in changes)

@@ -147,6 +147,7 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "redq": AgentCase(tiny_sac("redq", "redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
     "droq": AgentCase(tiny_sac("redq", "droq", policy_delay=1), action=BOX_ACTIONS),
     "td3": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS),
+    "random_reward_shift": AgentCase(tiny_sac("random_reward_shift", "random_reward_shift", policy_delay=1), action=BOX_ACTIONS),
     "td3/sum": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS, streams=TWO),
     "max_info_sac": AgentCase(tiny_sac("max_info", "max_info_sac"), action=BOX_ACTIONS),
     "max_info_redq": AgentCase(tiny_sac("max_info", "max_info_redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
