@@ -147,6 +147,8 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "redq": AgentCase(tiny_sac("redq", "redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
     "droq": AgentCase(tiny_sac("redq", "droq", policy_delay=1), action=BOX_ACTIONS),
     "td3": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS),
+    "epsilon_max_info": AgentCase(entry("agents.epsilon_max_info.epsilon_max_info", task=tiny_sac(), explorer=tiny_sac()), action=BOX_ACTIONS, streams=TWO),
+    "epsilon_max_info_dqn": AgentCase(entry("agents.epsilon_max_info.epsilon_max_info", task=tiny_dqn(), explorer=tiny_dqn(heads=2), hold=3), streams=TWO),
     "random_reward_shift": AgentCase(tiny_sac("random_reward_shift", "random_reward_shift", policy_delay=1), action=BOX_ACTIONS),
     "td3/sum": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS, streams=TWO),
     "max_info_sac": AgentCase(tiny_sac("max_info", "max_info_sac"), action=BOX_ACTIONS),
@@ -401,7 +403,9 @@ RUNNERS: dict[str, RunnerCase] = {
     ),
 }
 
-TABLES: dict[str, dict[str, Any]] = {"env": WORLDS | HOST_WORLDS, "agent": AGENTS | REPLAY_AGENTS, "exploration": BONUSES, "runner": RUNNERS}
+OFFLINE: dict[str, RunnerCase] = {"offline": RunnerCase(entry("runners.offline.offline", updates=2), agent=entry("agents.random.random"))}  # makes no steps
+
+TABLES: dict[str, dict[str, Any]] = {"env": WORLDS | HOST_WORLDS, "agent": AGENTS | REPLAY_AGENTS, "exploration": BONUSES, "runner": RUNNERS | OFFLINE}
 
 
 def entry_of(row: Any) -> Entry:

@@ -30,9 +30,10 @@ each_option = pytest.mark.parametrize(("group", "option"), METHODS, ids=IDS)
 
 
 def read(group: str, option: str) -> dict[str, Any]:
-    """The entry of a file; ``defaults`` are Hydra's (an agent brings its runner) and no part of it."""
+    """The entry of a file. Of its ``defaults``, which are Hydra's, ``sac@task`` puts an option of the same group under a key; others are no part of it."""
     found = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))
-    return {key: value for key, value in found.items() if key != "defaults"}
+    inner = [line.split("@") for line in found.pop("defaults", []) if isinstance(line, str) and "@" in line]
+    return {key: read(group, name) for name, key in inner} | found
 
 
 def keyword_only(builder: Any) -> dict[str, inspect.Parameter]:
@@ -70,7 +71,7 @@ def declared_builders() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("agent", ["dqn", "rainbow", "bootstrapped_dqn", "sac", "redq", "droq", "td3", "max_info_sac", "max_info_redq"])
+@pytest.mark.parametrize("agent", ["dqn", "rainbow", "bootstrapped_dqn", "sac", "redq", "droq", "td3", "max_info_sac", "max_info_redq", "epsilon_max_info"])
 def test_replay_agents_bring_their_runner(agent):
     assert compose([f"agent={agent}"])["runner"]["_target_"] == "runners.off_policy.off_policy"
     assert compose([f"agent={agent}", "runner=on_policy"])["runner"]["_target_"] == "runners.on_policy.on_policy"  # what is typed wins

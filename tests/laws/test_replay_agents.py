@@ -87,7 +87,9 @@ class Lived(NamedTuple):
         return self.run(self.start, self.memory, KEY, self.data._replace(**changed))
 
 
-SLOW = {"dqn/pixels", "rainbow", "sac/codes", "sac/augmented", "sac/sum_then_clip", "redq", "droq", "td3/sum", "max_info_redq"}  # to compile
+SLOW = {"dqn/pixels", "rainbow", "sac/codes", "sac/augmented", "sac/sum_then_clip", "redq", "droq", "td3/sum", "max_info_redq"} | {
+    "epsilon_max_info"
+}  # to compile
 
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.medium) if n in SLOW else n for n in REPLAY_AGENTS])
