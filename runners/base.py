@@ -85,7 +85,7 @@ class HostRunner(NamedTuple):
     finish: Callable  # (state, play, Lanes, actions [N], Arrived, Steps [T, N], last Lanes, learnt or None, clock) -> (state, metrics)
     start: Callable[[PyTree, Key, PyTree], tuple[PyTree, jax.Array]]  # (Acting, key, obs [N]) -> (carry, actions [N]): to be watched
     watch: Callable  # (Acting, carry, key, Lanes, actions [N], Arrived) -> (carry, actions [N])
-    steps: int  # world steps per iteration
+    steps: int  # world steps per iteration; 0: it learns without any, ``finish`` takes (state, clock), and ``begin`` and ``advance`` are None
     spec: Spec
     steps_per_iteration: int
     env: HostEnvironment

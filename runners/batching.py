@@ -80,7 +80,8 @@ def all_numbers(state, largest: int = 2**24) -> jax.Array:
     Infinities pass: they are honest sentinels (an empty cell's score), and one in a loss or a weight makes a NaN in the next update.
     Leaves of more than ``largest`` numbers per member (replay buffers) are not read: what they feed is."""
     leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating) and x[0].size <= largest]
-    return jnp.stack([~jnp.any(jnp.isnan(x.reshape(x.shape[0], -1)), axis=1) for x in leaves]).all(axis=0)
+    every = jnp.ones(jax.tree.leaves(state)[0].shape[0], bool)
+    return jnp.stack([every, *(~jnp.any(jnp.isnan(x.reshape(x.shape[0], -1)), axis=1) for x in leaves)]).all(axis=0)
 
 
 class Batch:

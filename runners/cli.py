@@ -15,6 +15,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands train [key=value ...]     run an experiment, all seeds at once; the same command resumes it
   scripts/farlands train -m key=a,b [...]    sweep: one run for every combination
   scripts/farlands play RUN                  a video of the trained policy
+  scripts/farlands export RUN DIRECTORY      a data set of what the policy does, in minari's format
   scripts/farlands resume RUN                go on with a run that was stopped
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
   scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, runs
@@ -210,7 +211,29 @@ def play_command(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train_command, "check": check_command, "resume": resume_command, "list": list_command, "report": report_command, "play": play_command}
+def export_command(arguments: list[str]) -> int:
+    from runners import devices
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    devices.prepare(1)
+    from runners.export import USAGE, export
+
+    if any(a in ("-h", "--help") for a in arguments):
+        print(USAGE)
+        return 0
+    print(json.dumps(export(arguments)))
+    return 0
+
+
+COMMANDS = {
+    "train": train_command,
+    "check": check_command,
+    "resume": resume_command,
+    "list": list_command,
+    "report": report_command,
+    "play": play_command,
+    "export": export_command,
+}
 
 if __name__ == "__main__":
     main()

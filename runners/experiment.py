@@ -57,6 +57,8 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
     for part in PARTS:
         config[part] = whole_numbers(part, config[part])
     check_parts(config)
+    complete = getattr(locate(config["runner"]["_target_"]), "completed", None)
+    config["runner"] = complete(config["runner"]) if complete else config["runner"]
     swept = {path: list(values) if isinstance(values, (list, tuple)) else [values] for path, values in flatten(config["vmap"]).items()}
     for path, values in swept.items():
         check_swept(config, path, values)

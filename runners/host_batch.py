@@ -161,8 +161,9 @@ class HostBatch:
         host, self._accumulator = jax.device_get(self._accumulator), m.empty(self._template[1])
         return [m.to_host(host, i) for i in range(self.members)]
 
-    def evaluate(self, keys: Any) -> list[dict[str, Any]]:
-        """Each member's evaluation: one episode per lane in worlds of its own, which stay open; ``keys`` uint32 [M, 2]."""
+    def evaluate(self, keys: Any, acting: Acting | None = None) -> list[dict[str, Any]]:
+        """Each member's evaluation: one episode per lane in worlds of its own, which stay open; ``keys`` uint32 [M, 2].
+        ``acting``: other states than its own."""
         if self._watched is None:
             self._watched = HostSource(self.env, self.members, self.lanes)
         if "watch" not in self._compiled:
@@ -170,7 +171,7 @@ class HostBatch:
             self._compiled["watch"] = jax.jit(self._vmapped("watch", (0, 0, 0, 0, 0, 0)))
             self._compiled["fold"] = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
         source, keys = self._watched, jnp.asarray(keys)
-        acting = Acting(self._states.agent, self._states.bonus)
+        acting = acting or Acting(self._states.agent, self._states.bonus)
         carry, actions = self._compiled["start"](acting, keys, source.reset(self._seeds(keys, 3)).obs, self._hyper)
         finished = np.zeros(source.shape, bool)
         returns, lengths = np.zeros(source.shape, np.float32), np.zeros(source.shape, np.int32)

@@ -18,7 +18,7 @@ from envs.base import Key, PyTree, Spec
 from envs.builder import Refusal
 from runners.base import Acting, HostRunner, Runner
 from runners.batching import AXIS
-from runners.experiment import Member, experiment
+from runners.experiment import Member, experiment, make_runner, replaced
 from runners.rundir import read_config
 
 WHICH = ("best", "last")
@@ -66,8 +66,9 @@ def load(run: Path, member: int = 0, which: str = "best") -> Policy:
     return Policy(played.runner.spec, lambda lanes: agent.start(state, lanes), act, state)
 
 
-def read(run: Path, member: int, which: str) -> Played:
-    """The runner of a member of ``run``, and its policy from disk. Raises Refusal when there is none, or when it does not fit."""
+def read(run: Path, member: int, which: str, changed: Callable[[dict], dict] | None = None) -> Played:
+    """The runner of a member of ``run``, and its policy from disk. ``changed`` may give another configuration for the runner, whose policy has the same
+    arrays. Raises Refusal when there is none, or when it does not fit."""
     made = experiment(read_config(run))
     if not 0 <= member < len(made.members):
         raise Refusal(f"member={member}: {run} has the members 0 to {len(made.members) - 1}")
@@ -76,7 +77,8 @@ def read(run: Path, member: int, which: str) -> Played:
     file = run / "policies" / f"{member}-{which}.msgpack"
     if not file.exists():
         raise Refusal(f"{run} has no policy yet: one is written at every evaluation (evaluations=1 has one, at the end)")
-    runner = made.make_runner(made.members[member].hyper)
+    hyper = made.members[member].hyper
+    runner = made.make_runner(hyper) if changed is None else make_runner(changed(replaced(made.config, hyper)))
     template = jax.eval_shape(jax.vmap(lambda key, *obs: acting(runner.init(key, *obs)), axis_name=AXIS), *inputs(runner))
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), template)
     try:

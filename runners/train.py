@@ -22,6 +22,7 @@ from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.host_batch import HostBatch, refuse_batching
+from runners.host_offline import WatchedBatch
 from runners.loop import Loop, Remember
 from runners.progress import Reporter
 from runners.rewards import shift_warning
@@ -68,6 +69,8 @@ def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch, Runner
     keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in made.members])
     hyper = {path: [member.hyper[path] for member in made.members] for path in made.members[0].hyper}
     runner = made.make_runner(made.members[0].hyper)
+    if isinstance(runner, HostRunner) and not runner.steps:
+        return WatchedBatch(made.make_runner, keys, hyper, batching, runner), runner, batching
     if isinstance(runner, HostRunner):
         refuse_batching(made.config["batching"])
         return HostBatch(made.make_runner, keys, hyper, runner), runner, "vmap"
