@@ -6,6 +6,9 @@ var is the population variance of the members' means, sigma the noise of the wor
 Inputs and outputs are in units of their running means and deviations, and so is I. It reads no successor and has gradients with respect to
 observation and action, so a learner may also use it for actions never taken (``Signal.regulariser``, ``agent=max_info_sac``).
 
+``predicts=random`` is MaxRND, the paper's second bonus: members predict a fixed random embedding of (s, a), so what they disagree about is what was not
+seen, whatever the world does. That the embedding is of both, and its size, is chosen here.
+
 As published: activation, rate, one update per batch, all members on the same samples (``share=1``), moments that stop forgetting at 1e6
 samples, deviations of at least 1e-3. Departures: Adam in place of AdamW without decay. Pixels are refused; the published code predicts features of
 its own encoder, which ``input=latent`` comes close to.
@@ -42,7 +45,8 @@ class InformationGainState(NamedTuple):
     params: PyTree  # [members, ...]
     optimizer: PyTree  # Adam moments of params
     inputs: Moments  # f32[observation + action]
-    outputs: Moments  # f32[observation + 1]
+    outputs: Moments  # f32[what is predicted]
+    embedding: PyTree  # of the random network; () where dynamics are predicted
 
 
 def information(means: jax.Array, sigmas: jax.Array | float) -> jax.Array:
@@ -61,6 +65,8 @@ def seen_more(seen: Moments, x: jax.Array) -> Moments:
 
 
 @options(
+    predicts=Choice(("dynamics", "random")),
+    embedding=Integer(1),
     members=Integer(2),
     hidden=Sizes(),
     activation=Choice(tuple(ACTIVATIONS)),
@@ -73,6 +79,8 @@ def seen_more(seen: Moments, x: jax.Array) -> Moments:
 def information_gain(
     spec: Spec,
     *,
+    predicts: str = "dynamics",
+    embedding: int = 64,
     members: int = 5,
     hidden: Sequence[int] = (256, 256),
     activation: str = "silu",
@@ -85,6 +93,8 @@ def information_gain(
     """log(1 + disagreement / noise) of an ensemble of dynamics models.
 
     Args:
+      predicts: "dynamics", or "random", a fixed random network of observation and action.
+      embedding: outputs of that network.
       members: size of the ensemble.
       hidden, activation: of each member.
       noise: standard deviation of the world's noise, in units of each output's deviation; None: the members predict it.
@@ -95,15 +105,19 @@ def information_gain(
     """
     if not isinstance(spec.action, (spaces.Discrete, spaces.Box)):
         raise Refusal(f"information_gain predicts what Discrete or Box actions do, not {type(spec.action).__name__}; try exploration=rnd, which reads none")
+    fixed = predicts == "random"
     if encoder_kind(spec.observation) == "cnn":
         raise Refusal("it predicts every number of an observation, and these are pixels; use exploration.input=latent or exploration=disagreement")
-    inside, outside = flat_width(spec.observation) + action_width(spec), flat_width(spec.observation) + 1
+    inside = flat_width(spec.observation) + action_width(spec)
+    outside = embedding if fixed else flat_width(spec.observation) + 1
+    random = MLP(tuple(hidden), activation, embedding)
     network = MLP(tuple(hidden), activation, outside if noise is not None else 2 * outside)
     models = ensemble(lambda key: network.init(key, jnp.zeros((1, inside))), network.apply, members)
 
     def init(key):
         params = models.init(key)
-        return InformationGainState(params, ADAM.init(params), moments(jnp.zeros(inside)), moments(jnp.zeros(outside)))
+        drawn = random.init(jax.random.fold_in(key, 1), jnp.zeros((1, inside))) if fixed else ()
+        return InformationGainState(params, ADAM.init(params), moments(jnp.zeros(inside)), moments(jnp.zeros(outside)), drawn)
 
     def inputs_of(obs, action):
         return jnp.concatenate([flat_floats(spec.observation, obs), action_floats(spec, action)], axis=-1)
@@ -130,20 +144,26 @@ def information_gain(
 
     def update(state, key, inputs):
         batch, _ = inputs
-        parts = (batch.obs, batch.next_obs, batch.action, batch.reward)
-        obs, next_obs, action, reward = flatten_lead(parts, lead_ndim(spec.observation, batch.next_obs))
+        lead = lead_ndim(spec.observation, batch.obs)
+        obs, action = flatten_lead((batch.obs, batch.action), lead)
         x = inputs_of(obs, action)
-        change = flat_floats(spec.observation, next_obs) - flat_floats(spec.observation, obs)
-        wanted = jnp.concatenate([change, reward[:, None]], axis=-1)
-        state = state._replace(inputs=seen_more(state.inputs, x), outputs=seen_more(state.outputs, wanted))
+        state = state._replace(inputs=seen_more(state.inputs, x))
+        x = standardized(state.inputs, x)
+        if fixed:
+            wanted = random.apply(state.embedding, x)
+        else:
+            next_obs, reward = flatten_lead((batch.next_obs, batch.reward), lead)
+            change = flat_floats(spec.observation, next_obs) - flat_floats(spec.observation, obs)
+            wanted = jnp.concatenate([change, reward[:, None]], axis=-1)
+        state = state._replace(outputs=seen_more(state.outputs, wanted))
         fit_key, share_key = jax.random.split(key)
-        data = (standardized(state.inputs, x), standardized(state.outputs, wanted), shares(share_key, x.shape[0], members, share))
+        data = (x, standardized(state.outputs, wanted), shares(share_key, x.shape[0], members, share))
         params, optimizer, metrics = fit(
             fit_key, state.params, state.optimizer, data, loss, learning_rate=learning_rate, minibatches=minibatches, epochs=epochs
         )
         return state._replace(params=params, optimizer=optimizer), metrics
 
-    info = BonusInfo(needs=("obs", "action"), learns_from=("next_obs", "reward"), scored="batch", differentiable=True)
+    info = BonusInfo(needs=("obs", "action"), learns_from=() if fixed else ("next_obs", "reward"), scored="batch", differentiable=True)
     return bonus(init=init, score=score, update=update, info=info)
 
 

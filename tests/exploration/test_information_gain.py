@@ -116,3 +116,19 @@ def test_refusals():
         module.information_gain(world()._replace(observation=spaces.Box(0, 255, (42, 42, 1), np.uint8)))
     with pytest.raises(Refusal, match="MultiBinary"):
         module.information_gain(world()._replace(action=spaces.MultiBinary(3)))
+
+
+def test_a_random_target_is_about_what_was_seen_whatever_the_world_does():
+    """MaxRND: rewards and successors change nothing, and the gain falls on what is seen again, but not elsewhere."""
+    settings = {"predicts": "random", "embedding": 4}
+    bonus, batch, far = gain(**settings), steps(), steps(seed=1, scale=3.0)
+    noise = batch._replace(next_obs=-batch.next_obs, reward=batch.reward + 7.0)
+    state = started(**settings)
+    first, other = bonus.update(state, jax.random.key(1), (batch, {}))[0], bonus.update(state, jax.random.key(1), (noise, {}))[0]
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for i in range(150):
+        state, metrics = bonus.update(state, jax.random.key(i), (batch, {}))
+    assert float(metrics["model_loss"]) < 0.1
+    assert float(jnp.mean(bonus.score(state, far))) > float(jnp.mean(bonus.score(state, batch))) + 1.0
+    np.testing.assert_array_equal(jax.tree.leaves(state.embedding)[0], jax.tree.leaves(started(**settings).embedding)[0])

@@ -297,6 +297,7 @@ BONUSES: dict[str, BonusCase] = {
     "information_gain": BonusCase(information_gain(), action=BOX_ACTIONS),
     "information_gain/noise": BonusCase(information_gain(noise=None, share=0.8), action=BOX_ACTIONS),
     "information_gain/discrete": BonusCase(information_gain(epochs=20), spaces.Discrete(5, start=1)),
+    "information_gain/random": BonusCase(information_gain(predicts="random", embedding=4), action=BOX_ACTIONS),
     "information_gain/dict": BonusCase(information_gain(minibatches=2), AUGMENTED),
     "episodic_counts": BonusCase(episodic_counts()),
     "episodic_counts/first_visit": BonusCase(episodic_counts(kind="first_visit", key="observation")),
