@@ -9,6 +9,7 @@
   updates. DroQ (arXiv 2110.02034): ``dropout`` and ``layer_norm`` in the critics.
 - MaxInfoRL (arXiv 2412.12098): ``max_info`` puts the information gain I of a differentiable bonus (``Signal.regulariser``) beside the entropy. Its
   temperature a2 rises while the policy is less informative than its own moving average pi'. Its weight is the bonus's ``scale`` times a2.
+- CQL (arXiv 2006.04779): ``agents/conservative.py`` adds to the critics' losses; ``agents/cql.py`` hands it over.
 
 Entropies are of actions in units of half the box, so H_target = -dim means the same in every world. ``reward_scale`` multiplies what ``mix`` made of the
 streams. Departures: one Adam over all parameters with one rate; weighted losses are divided by the number of samples whose weight is above 0; no
@@ -17,8 +18,9 @@ target entropy for a2, as published.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,8 +29,9 @@ from gymnasium import spaces
 
 from agents.actors import Actor
 from agents.base import Agent, Learnt
+from agents.conservative import Conservative
+from agents.critics import Critics, least_of_some
 from agents.critics import critics as make_critics
-from agents.critics import least_of_some
 from agents.descent import Part, descend, every, mean_of, part, towards
 from agents.distributions import distribution
 from agents.networks import ACTIVATIONS, ENCODERS, dummy
@@ -45,6 +48,7 @@ class SACState(NamedTuple):
     gain: Part | tuple  # log a2; () without max_info
     slow_actor: PyTree  # (); with max_info the moving average of the actor
     updates: jax.Array  # i32[]
+    price: Part | tuple = ()  # log price of CQL; () without
 
 
 @options(
@@ -68,6 +72,8 @@ class SACState(NamedTuple):
 )
 def sac(
     spec: Spec,
+    make_conservative: Callable[[Critics], Conservative] | None = None,
+    /,
     *,
     hidden: Sequence[int] = (256, 256),
     activation: str = "relu",
@@ -116,13 +122,15 @@ def sac(
     wanted = -float(size) if target_entropy is None else target_entropy
     actor = Actor(spec.observation, tuple(hidden), activation, encoder, policy.size)
     judges = make_critics(spec, critics, hidden, activation, encoder, dropout, layer_norm)
+    wary = make_conservative(judges) if make_conservative else None
+    actor_rate = wary.actor_rate if wary else learning_rate
 
     def init(key):
         actor_key, critic_key = jax.random.split(key)
         acts, judged = part(actor.init(actor_key, dummy(spec.observation))), part(judges.init(critic_key))
         log = lambda x: part(jnp.log(jnp.asarray(x, jnp.float32)))  # noqa: E731
         gain = log(initial_gain_temperature) if max_info else ()
-        return SACState(acts, judged, log(initial_temperature), judged.params, gain, acts.params if max_info else (), jnp.int32(0))
+        return SACState(acts, judged, log(initial_temperature), judged.params, gain, acts.params if max_info else (), jnp.int32(0), wary.init() if wary else ())
 
     def act(state, key, inputs):
         memory, obs, _, mode = inputs
@@ -145,16 +153,24 @@ def sac(
         mean = mean_of(sample.weights)
 
         action, log_prob = drawn(state.actor.params, sample.next_obs, next_key)
-        future = least_of_some(judges.values(state.target, sample.next_obs, action, slow_drop_key), subset_key, subset) - alpha * log_prob
+        future = least_of_some(judges.values(state.target, sample.next_obs, action, slow_drop_key), subset_key, subset)
+        if wary is None or wary.entropy_backup:
+            future = future - alpha * log_prob
         if max_info:
             future = future + second * information(sample.next_obs, action)
         target = reward_scale * stream.reward + stream.discount * jnp.where(sample.terminated, 0.0, future)
 
+        others = wary.others(functools.partial(drawn, state.actor.params), sample, jax.random.fold_in(key, 1)) if wary else None
+
         def critic_loss(params):
             values = judges.values(params, sample.obs, sample.action, drop_key)
-            return mean(jnp.sum(jnp.square(values - target), axis=0)), values
+            loss = mean(jnp.sum(jnp.square(values - target), axis=0))
+            excess = mean(jnp.mean(wary.gaps(params, sample, others, values) - wary.threshold, axis=0)) if wary else 0.0
+            return loss + critics * wary.price(state.price) * excess if wary else loss, (values, loss, excess)
 
-        (loss, values), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
+        (_, (values, loss, excess)), grads = jax.value_and_grad(critic_loss, has_aux=True)(state.critic.params)
+        if wary:
+            state = state._replace(price=wary.adapt(state.price, excess))
         critic = descend(state.critic, grads, learning_rate)
         state = state._replace(critic=critic, target=towards(state.target, critic.params, target_rate), updates=state.updates + 1)
 
@@ -168,9 +184,9 @@ def sac(
         def improve(state):
             (loss, (entropy, above, found)), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor.params)
             metrics = {"loss/actor": loss, "policy/entropy": entropy}
-            state = state._replace(actor=descend(state.actor, grads, learning_rate))
+            state = state._replace(actor=descend(state.actor, grads, actor_rate))
             if learn_temperature:
-                state = state._replace(alpha=descend(state.alpha, above, learning_rate))
+                state = state._replace(alpha=descend(state.alpha, above, actor_rate))
             if max_info:
                 before = mean(information(sample.obs, drawn(state.slow_actor, sample.obs, slow_key)[0]))
                 metrics |= {"policy/information": found, "policy/information_before": before}
@@ -180,6 +196,8 @@ def sac(
 
         state, metrics = every(policy_delay, state.updates, spec.axis, improve, state)
         metrics |= {"loss/critic": loss, "policy/value": mean(jnp.mean(values, axis=0)), "policy/temperature": alpha}
+        if wary:
+            metrics |= {"policy/gap": excess + mean(jnp.full_like(values[0], wary.threshold)), "policy/price": wary.price(state.price)}
         if max_info:
             metrics["policy/information_temperature"] = jnp.asarray(second, jnp.float32)
         return state, Learnt(metrics, jnp.abs(jnp.mean(values, axis=0) - target))

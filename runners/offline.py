@@ -106,7 +106,7 @@ def offline(
     )
     agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
     if bonus.info.stores:
-        raise Refusal("runner=offline draws steps that were made elsewhere, and this bonus notes something as a step is made; use one that is scored=batch")
+        raise Refusal("runner=offline: this bonus notes something as a step is made, and the data's steps are made; use exploration=none, or one scored=batch")
     if bonus.info.augments:
         raise Refusal("runner=offline has observations that were made elsewhere, and this bonus augments them; leave augment out")
     names = {field[5:] for field in (*bonus.info.needs, *bonus.info.learns_from) if field.startswith("info.")}

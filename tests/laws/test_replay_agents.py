@@ -88,7 +88,11 @@ class Lived(NamedTuple):
 
 
 SLOW = {"dqn/pixels", "rainbow", "sac/codes", "sac/augmented", "sac/sum_then_clip", "redq", "droq", "td3/sum", "max_info_redq"} | {
-    "epsilon_max_info"
+    "epsilon_max_info",
+    "cql",
+    "cql/fixed",
+    "bcq",
+    "bcq/augmented",
 }  # to compile
 
 
