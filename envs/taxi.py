@@ -81,7 +81,7 @@ def starts(kind: str) -> np.ndarray:
 
 
 @options(
-    observation=Choice(("image", "one_hot", "codes")),
+    observation=Choice(("image", "one_hot", "index", "codes")),
     pixels=Integer(36, 168),
     reward=Choice(("sparse", "dense")),
     start=Choice(("depots", "random", "fixed")),
@@ -91,7 +91,7 @@ def taxi(*, observation: str = "image", pixels: int = 84, reward: str = "sparse"
     """The taxi.
 
     Args:
-      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[500]; "codes" i32[4], (row, column, passenger, destination).
+      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[500]; "index" i32[], which networks see as one-hot; "codes" i32[4], (row, column, passenger, destination).
       pixels: side of the picture; 84 as published.
       reward: "sparse" or "dense".
       start: "depots", "random" or "fixed".
@@ -132,10 +132,12 @@ def taxi(*, observation: str = "image", pixels: int = 84, reward: str = "sparse"
     return Environment(spec, reset, step, render)
 
 
-def _seen(observation: str, pixels: int) -> tuple[Callable[[jax.Array], jax.Array], spaces.Box]:
+def _seen(observation: str, pixels: int) -> tuple[Callable[[jax.Array], jax.Array], spaces.Space]:
     """(state's number -> obs, its space)."""
     if observation == "one_hot":
         return lambda state: jnp.where(jnp.arange(NUM_STATES, dtype=jnp.int32) == state, ONE, ZERO), spaces.Box(0.0, 1.0, (NUM_STATES,), np.float32)
+    if observation == "index":
+        return lambda state: state, spaces.Discrete(NUM_STATES)
     if observation == "codes":
         return lambda state: jnp.stack(decode(state)), spaces.Box(np.zeros(4, np.int32), np.int32([4, 4, 4, 3]), dtype=np.int32)
     pictures = np.stack([picture(state, pixels) for state in range(NUM_STATES)])[..., None]

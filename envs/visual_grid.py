@@ -25,7 +25,7 @@ from envs.base import Environment, Spec, TimeStep
 from envs.builder import FRACTION, Choice, Integer, Refusal, options
 from envs.maze_layouts import MOVES
 
-OBSERVATIONS = ("image", "one_hot", "position")
+OBSERVATIONS = ("image", "one_hot", "index", "position")
 CELL_PIXELS = 8  # of rendered pictures
 ONE, ZERO = np.float32(1), np.float32(0)
 
@@ -57,7 +57,7 @@ def visual_grid(
     Args:
       size: side N, in cells.
       pixels: side of the picture, a multiple of ``size``; 84 as published.
-      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[N * N]; "position" f32[2], (row, column) in [-1, 1].
+      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[N * N]; "index" i32[], which networks see as one-hot; "position" f32[2], (row, column) in [-1, 1].
       reward: "goal" or "none".
       action_noise: probability of a random action; may be traced.
       max_steps: limit, by truncation.
@@ -112,7 +112,7 @@ def visual_grid(
     return Environment(spec, reset, step, render)
 
 
-def observer(observation: str, size: int, pixels: int) -> tuple[Callable[[jax.Array], jax.Array], spaces.Box]:
+def observer(observation: str, size: int, pixels: int) -> tuple[Callable[[jax.Array], jax.Array], spaces.Space]:
     """(cell i32[2] -> obs, its space)."""
     per_cell = pixels // size
 
@@ -129,5 +129,6 @@ def observer(observation: str, size: int, pixels: int) -> tuple[Callable[[jax.Ar
     return {
         "image": (image, spaces.Box(0, 255, (pixels, pixels, 1), np.uint8)),
         "one_hot": (one_hot, spaces.Box(0.0, 1.0, (size * size,), np.float32)),
+        "index": (lambda at: at[0] * size + at[1], spaces.Discrete(size * size)),
         "position": (position, spaces.Box(-1.0, 1.0, (2,), np.float32)),
     }[observation]

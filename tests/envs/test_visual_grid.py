@@ -62,7 +62,7 @@ def test_pictures_light_the_cell_and_nothing_else():
 
 def test_observations_tell_all_cells_apart():
     states = jax.vmap(lambda n: at(n // 5, n % 5))(jnp.arange(25))
-    for kind in ("image", "one_hot", "position"):
+    for kind in ("image", "one_hot", "index", "position"):
         step = jax.vmap(visual_grid(size=5, pixels=10, observation=kind).step, (0, None, None))
         obs = step(states, jax.random.key(0), UP)[1].obs  # the first row is seen twice
         assert len({np.asarray(o).tobytes() for o in obs}) == 20, kind

@@ -47,11 +47,13 @@ WORLDS: dict[str, Entry] = {
     "point_maze/inertia": entry("envs.point_maze.point_maze", layout="spiral", dynamics="acceleration", noise=0.1, goal_in_observation=True, max_steps=11),
     "visual_grid": entry("envs.visual_grid.visual_grid", size=3, pixels=9, max_steps=11),
     "visual_grid/noise": entry("envs.visual_grid.visual_grid", size=3, observation="one_hot", reward="none", action_noise=0.5, max_steps=11),
+    "visual_grid/index": entry("envs.visual_grid.visual_grid", size=4, observation="index", max_steps=11),
     "visual_grid/position": entry("envs.visual_grid.visual_grid", size=4, observation="position", max_steps=11),
     "cartpole_swingup": entry("envs.cartpole_swingup.cartpole_swingup", max_steps=11),
     "cartpole_swingup/box": entry("envs.cartpole_swingup.cartpole_swingup", actions="continuous", max_steps=11),
     "taxi": entry("envs.taxi.taxi", pixels=36, max_steps=11),
     "taxi/dense": entry("envs.taxi.taxi", observation="codes", reward="dense", start="random", max_steps=11),
+    "taxi/index": entry("envs.taxi.taxi", observation="index", max_steps=11),
     "taxi/one_hot": entry("envs.taxi.taxi", observation="one_hot", start="fixed", max_steps=11),
     "deep_sea/sticky": entry("envs.deep_sea.deep_sea", size=4, sticky_actions=0.5),
     "gymnax/tv": entry("envs.gymnax.gymnax", id="CartPole-v1", max_steps_in_episode=12, noisy_tv=3),
@@ -151,12 +153,17 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "epsilon_max_info_dqn": AgentCase(entry("agents.epsilon_max_info.epsilon_max_info", task=tiny_dqn(), explorer=tiny_dqn(heads=2), hold=3), streams=TWO),
     "random_reward_shift": AgentCase(tiny_sac("random_reward_shift", "random_reward_shift", policy_delay=1), action=BOX_ACTIONS),
     "td3/sum": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS, streams=TWO),
+    "cql": AgentCase(tiny_sac("cql", "cql", min_q_weight=0.1, samples=2), action=BOX_ACTIONS),
+    "cql/fixed": AgentCase(tiny_sac("cql", "cql", min_q_version=2, min_q_weight=0.1, lagrange_thresh=None, samples=2, entropy_backup=True), action=BOX_ACTIONS),
+    "bcq": AgentCase(tiny_sac("bcq", "bcq", vae_hidden=(8,), actor_learning_rate=1e-2, candidates=3), action=BOX_ACTIONS),
+    "bcq/augmented": AgentCase(tiny_sac("bcq", "bcq", vae_hidden=(8,), candidates=3), AUGMENTED, BOX_ACTIONS),
     "max_info_sac": AgentCase(tiny_sac("max_info", "max_info_sac"), action=BOX_ACTIONS),
     "max_info_redq": AgentCase(tiny_sac("max_info", "max_info_redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
 }
 
 
 # --- bonuses -----------------------------------------------------------------------------------------------------------
+
 
 class BonusCase(NamedTuple):
     entry: Entry
@@ -395,9 +402,7 @@ class RunnerCase(NamedTuple):
 
 RUNNERS: dict[str, RunnerCase] = {
     "on_policy": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=6)),
-    "on_policy/truncated": RunnerCase(
-        entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()
-    ),
+    "on_policy/truncated": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()),
     "off_policy": RunnerCase(
         entry("runners.off_policy.off_policy", lanes=2, rollout=6, updates=2, batch_size=4, capacity=64, learning_starts=12, random_steps=12, n_step=2),
         agent=entry("agents.random.random"),
