@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import minari
@@ -74,6 +75,27 @@ def test_minari_reads_it(folder, parts, monkeypatch):
     several = minari.MinariDataset(folder / "data")
     assert [len(episode) for episode in several] == [3, 1, 5] and several.spec.dataset_id == "rooms-v0"
     assert [m.get("seed") for m in several.storage.get_episode_metadata(range(3))] == [7, None, 8]
+
+
+def test_a_data_set_that_minari_wrote_is_read(tmp_path, monkeypatch):
+    """From steps of Gymnasium's Pendulum: infos have a row for the reset, and actions are doubles."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env, buffers, rewards = gymnasium.make("Pendulum-v1", max_episode_steps=5), [], []
+    for seed in range(3):
+        obs = [env.reset(seed=seed)[0]]
+        steps = [env.step(np.float32([seed - 1.0])) for _ in range(5)]
+        obs, paid = [*obs, *(step[0] for step in steps)], [step[1] for step in steps]
+        ends = {"terminations": [step[2] for step in steps], "truncations": [step[3] for step in steps], "infos": {"n": list(range(6))}}
+        buffers.append(minari.data_collector.EpisodeBuffer(seed=seed, observations=obs, actions=[np.array([seed - 1.0])] * 5, rewards=paid, **ends))
+        rewards += paid
+    told = {"algorithm_name": "none", "author": "a", "author_email": "b", "code_permalink": "c", "description": "d"}
+    minari.create_dataset_from_buffers("pendulum-v0", buffers, env="Pendulum-v1", eval_env="Pendulum-v1", **told)
+    spec = Spec(env.observation_space, env.action_space, "pendulum", info={"n": spaces.Discrete(9)})
+    episodes = dataset.fitted(dataset.read(tmp_path / "pendulum-v0"), spec, "pendulum", {"n"})
+    assert episodes.lengths.tolist() == [5] * 3 and episodes.obs.shape == (18, 3) and episodes.truncated.sum() == 3
+    np.testing.assert_allclose(episodes.reward, rewards, rtol=1e-6)
+    assert episodes.action[:, 0].tolist() == [-1.0] * 5 + [0.0] * 5 + [1.0] * 5 and episodes.action.dtype == np.float32
+    assert episodes.info["n"].tolist() == [1, 2, 3, 4, 5] * 3
 
 
 def test_the_checksum_is_of_the_content(folder, parts, tmp_path):
