@@ -6,6 +6,7 @@ observation                   encoder                                           
 Box, float or int, rank <= 2  flatten                                                  ``mlp``
 Box, integer codes, rank 3    one-hot codes of every cell and channel, flattened         ``grid``
 Box, uint8, rank 3, >= 36 px  Mnih et al. (2015): 32 8x8/4, 64 4x4/2, 64 3x3/1          ``cnn``
+Box, rank 3, where asked for  DrQ (arXiv 2004.13649): 32 3x3, strides 2, 1, 1, 1         ``drq``
 Discrete                      one-hot                                                  ``mlp``
 Dict                          each entry by its own rule, concatenated
 ============================  =======================================================  ==========================
@@ -28,7 +29,9 @@ from gymnasium import spaces
 from envs.builder import Refusal
 
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": jax.nn.relu, "leaky_relu": jax.nn.leaky_relu, "silu": jax.nn.silu, "elu": jax.nn.elu}
-ENCODERS = ("auto", "mlp", "cnn", "grid")
+ENCODERS = ("auto", "mlp", "cnn", "drq", "grid")
+MNIH = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, side of the kernel, stride of each convolution
+DRQ = ((32, 3, 2), (32, 3, 1), (32, 3, 1), (32, 3, 1))
 
 
 def orthogonal(gain: float = math.sqrt(2.0)):
@@ -48,7 +51,7 @@ def encoder_kind(space: spaces.Space, wanted: str = "auto") -> str:
         if rank != 3:
             return "mlp"
         return "cnn" if min(space.shape[:2]) >= 36 else ("grid" if np.issubdtype(space.dtype, np.integer) else "mlp")
-    if wanted in ("cnn", "grid") and rank != 3:
+    if wanted in ("cnn", "drq", "grid") and rank != 3:
         raise Refusal(f"agent.encoder={wanted} needs observations [height, width, channels]; here they are {space.shape}; try agent.encoder=auto")
     if wanted == "grid" and not np.issubdtype(space.dtype, np.integer):
         raise Refusal(f"agent.encoder=grid embeds integer codes; here observations are {space.dtype}; try agent.encoder=cnn or mlp")
@@ -70,10 +73,11 @@ class Flatten(nn.Module):
 
 
 class BlockConv(nn.Module):
-    """A valid convolution with a square kernel whose side is a multiple of the stride: [B, H, W, C] -> [B, H', W', features].
+    """A valid convolution with a square kernel: [B, H, W, C] -> [B, H', W', features].
 
     Parameters and results are those of ``nn.Conv``. The input is cut into blocks of stride x stride pixels, so the kernel covers few blocks,
-    and each is one matrix product. On a CPU, XLA's own convolutions and their gradients are 10 to 100 times slower inside compiled loops.
+    and all of it is one matrix product. A kernel whose side is no multiple of the stride is filled up with zeros, and so is the input where it ends
+    within the last block. On a CPU, XLA's own convolutions and their gradients are 10 to 100 times slower inside compiled loops.
     """
 
     features: int
@@ -86,8 +90,12 @@ class BlockConv(nn.Module):
         weights = self.param("kernel", orthogonal(), (size, size, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         height, width = ((side - size) // stride + 1 for side in x.shape[1:3])
-        across = size // stride  # blocks under the kernel
+        across = -(-size // stride)  # blocks under the kernel
         rows, columns = height + across - 1, width + across - 1
+        if beyond := across * stride - size:
+            weights = jnp.pad(weights, ((0, beyond), (0, beyond), (0, 0), (0, 0)))
+            missing = (max(blocks * stride - side, 0) for blocks, side in zip((rows, columns), x.shape[1:3], strict=True))
+            x = jnp.pad(x, ((0, 0), *((0, pixels) for pixels in missing), (0, 0)))
         x = x[:, : rows * stride, : columns * stride].reshape(-1, rows, stride, columns, stride, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, stride * stride * channels)
         weights = weights.reshape(across, stride, across, stride, channels, self.features).transpose(0, 2, 1, 3, 4, 5)
@@ -97,19 +105,21 @@ class BlockConv(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Mnih et al. (2015) convolutions: [..., H, W, C] -> f32 [..., features]; uint8 is divided by 255."""
+    """Convolutions, flattened: [..., H, W, C] -> f32 [..., features]; uint8 is divided by 255. Those too large for what is left of the picture are left out."""
 
     space: spaces.Space
     act: str = "relu"
+    layers: Sequence[tuple[int, int, int]] = MNIH
 
     @nn.compact
     def __call__(self, obs):
         lead = obs.shape[:-3]
         x = obs.reshape(-1, *obs.shape[-3:]).astype(jnp.float32)
         x = x / 255.0 if self.space.dtype == np.uint8 else x
-        for layer, (channels, kernel, stride) in enumerate(((32, 8, 4), (64, 4, 2), (64, 3, 1))):
-            x = BlockConv(channels, kernel, stride, name=f"Conv_{layer}")(x)
-            x = activation(self.act)(x)
+        for layer, (channels, kernel, stride) in enumerate(self.layers):
+            if min(x.shape[1:3]) >= kernel:
+                x = BlockConv(channels, kernel, stride, name=f"Conv_{layer}")(x)
+                x = activation(self.act)(x)
         return x.reshape(*lead, -1)
 
 
@@ -144,6 +154,8 @@ class DictEncoder(nn.Module):
 def make_encoder(space: spaces.Space, encoder: str = "auto") -> nn.Module:
     """The encoder for ``space``: obs of any leading shape -> f32 [..., features]."""
     kind = encoder_kind(space, encoder)
+    if kind == "drq":
+        return Convolutions(space, layers=DRQ)
     return {"mlp": Flatten, "cnn": Convolutions, "grid": GridEncoder, "dict": DictEncoder}[kind](space)
 
 
@@ -162,6 +174,16 @@ class MLP(nn.Module):
         if self.final is not None:
             x = nn.Dense(self.final, kernel_init=orthogonal(self.final_gain))(x)
         return x
+
+
+class Projection(nn.Module):
+    """Features [..., in] -> f32[..., latent] within (-1, 1): a dense layer, layer norm, tanh (SAC+AE, DrQ)."""
+
+    latent: int
+
+    @nn.compact
+    def __call__(self, x):
+        return jnp.tanh(nn.LayerNorm()(nn.Dense(self.latent, kernel_init=orthogonal())(x)))
 
 
 class Torso(nn.Module):
