@@ -5,6 +5,7 @@
   startup  from the command to --help, list, and the first line of metrics
   worlds   random actions per world
   minigrid every MiniGrid task on device beside Farama's, random actions, 256 lanes, restarts included
+  off_policy  SAC, MaxInfoSAC and DQN with one update per step, on device and on the host; beside Stable-Baselines3 where given
   host     PPO on Gymnasium and Atari worlds, beside the bare vector world and Stable-Baselines3 where given
 
 Every configuration runs in a process of its own, in turn (A B C, A B C, ...), so what disturbs the machine disturbs all of them;
@@ -202,11 +203,36 @@ def host(options, folder):
     return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
 
 
+def off_policy(options, folder):
+    """One lane and one update per step, so steps are updates. The first of the steps fill the buffer, here as there."""
+    steps = options.steps or 10_000
+    shared = {"runner.lanes": 1, "runner.learning_starts": 1000, "runner.random_steps": 1000, "runner.capacity": 100_000, "total_steps": steps}
+    sac = shared | {"agent": "sac", "exploration": "none", "runner.batch_size": 256}
+    dqn = shared | {"agent": "dqn", "exploration": "none", "runner.batch_size": 128, "agent.hidden": "[64,64]", "total_steps": 5 * steps}
+    max_info = {"agent": "max_info_sac", "exploration": "information_gain"}
+    wanted = {
+        "SAC Pendulum-v1, 1 seed": training(folder, sac | {"env": "gymnax", "env.id": "Pendulum-v1", "seeds": 1}),
+        "SAC Pendulum-v1, 2 seeds, shard": training(folder, sac | {"env": "gymnax", "env.id": "Pendulum-v1", "seeds": 2, "batching": "shard"}),
+        "MaxInfoSAC Pendulum-v1, 1 seed": training(folder, sac | max_info | {"env": "gymnax", "env.id": "Pendulum-v1", "seeds": 1}),
+        "DQN CartPole-v1, 1 seed": training(folder, dqn | {"env": "gymnax", "env.id": "CartPole-v1", "seeds": 1}),
+    }
+    for overlap in ("false", "true"):
+        name = f"SAC HalfCheetah-v5, 1 seed{', overlap' if overlap == 'true' else ''}"
+        wanted[name] = training(folder, sac | {"env": "gymnasium", "env.id": "HalfCheetah-v5", "seeds": 1, "runner.overlap": overlap})
+    if options.sb3_python:
+        for agent, id in (("SAC", "Pendulum-v1"), ("SAC", "HalfCheetah-v5"), ("DQN", "CartPole-v1")):
+            wanted[f"SB3 {agent} {id}"] = peer(folder, options.sb3_python, "sb3_off_policy.py", agent, id, steps // 5)
+    runs = in_turn(options, wanted)
+    pairs = [(a, b) for a in runs for b in runs if b == f"SB3 {a.split(',')[0]}"]
+    pairs += [(a, b) for a, b in [("SAC Pendulum-v1, 1 seed", "MaxInfoSAC Pendulum-v1, 1 seed")] if a in runs and b in runs]
+    return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
+
+
 def bare(id: str, lanes: int, steps: int) -> Callable[[], Run]:
     return lambda: run_program([sys.executable, PROGRAMS / "bare_vector.py", id, lanes, steps], ours())
 
 
-BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds, "minigrid": minigrid, "host": host}
+BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds, "minigrid": minigrid, "host": host, "off_policy": off_policy}
 
 
 # Measuring
