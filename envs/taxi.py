@@ -91,7 +91,8 @@ def taxi(*, observation: str = "image", pixels: int = 84, reward: str = "sparse"
     """The taxi.
 
     Args:
-      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[500]; "index" i32[], which networks see as one-hot; "codes" i32[4], (row, column, passenger, destination).
+      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[500]; "index" i32[], which networks see as one-hot;
+        "codes" i32[4], (row, column, passenger, destination).
       pixels: side of the picture; 84 as published.
       reward: "sparse" or "dense".
       start: "depots", "random" or "fixed".

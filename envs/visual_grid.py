@@ -57,7 +57,8 @@ def visual_grid(
     Args:
       size: side N, in cells.
       pixels: side of the picture, a multiple of ``size``; 84 as published.
-      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[N * N]; "index" i32[], which networks see as one-hot; "position" f32[2], (row, column) in [-1, 1].
+      observation: "image" uint8[pixels, pixels, 1]; "one_hot" f32[N * N]; "index" i32[], which networks see as one-hot;
+        "position" f32[2], (row, column) in [-1, 1].
       reward: "goal" or "none".
       action_noise: probability of a random action; may be traced.
       max_steps: limit, by truncation.
