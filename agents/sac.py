@@ -9,6 +9,8 @@
   updates. DroQ (arXiv 2110.02034): ``dropout`` and ``layer_norm`` in the critics.
 - MaxInfoRL (arXiv 2412.12098): ``max_info`` puts the information gain I of a differentiable bonus (``Signal.regulariser``) beside the entropy. Its
   temperature a2 rises while the policy is less informative than its own moving average pi'. Its weight is the bonus's ``scale`` times a2.
+- DrQ (arXiv 2004.13649): ``augment`` shifts the pictures of a batch at random, once for each of s and s'; ``latent`` has the critics share an encoder, which
+  learns from their loss alone (``agents/critics.py``).
 - CQL (arXiv 2006.04779): ``agents/conservative.py`` adds to the critics' losses; ``agents/cql.py`` hands it over.
 
 Entropies are of actions in units of half the box, so H_target = -dim means the same in every world. ``reward_scale`` multiplies what ``mix`` made of the
@@ -18,7 +20,6 @@ target entropy for a2, as published.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from agents.actors import Actor
+from agents.augmentation import augmentation
 from agents.base import Agent, Learnt
 from agents.conservative import Conservative
 from agents.critics import Critics, least_of_some
@@ -55,6 +57,8 @@ class SACState(NamedTuple):
     hidden=Sizes(),
     activation=Choice(tuple(ACTIVATIONS)),
     encoder=Choice(ENCODERS),
+    latent=Optional(Integer(1)),
+    augment=Integer(0, 255),
     critics=Integer(1, 1000),
     subset=Integer(1, 1000),
     dropout=FRACTION,
@@ -78,6 +82,8 @@ def sac(
     hidden: Sequence[int] = (256, 256),
     activation: str = "relu",
     encoder: str = "auto",
+    latent: int | None = None,
+    augment: int = 0,
     critics: int = 2,
     subset: int = 2,
     dropout: float = 0.0,
@@ -97,6 +103,8 @@ def sac(
 
     Args:
       hidden, activation, encoder: of actor and critics.
+      latent: numbers of an encoding that the critics share; null gives each network an encoder of its own.
+      augment: pixels by which pictures are shifted at most, along both axes.
       critics, subset: how many there are, and how many the target takes the least of. With more critics than that the actor follows their mean.
       dropout, layer_norm: in the critics.
       policy_delay: updates of the critics per update of actor and temperatures.
@@ -109,7 +117,8 @@ def sac(
       reward_scale: of what is learnt from.
       mix: how reward streams become one.
 
-    Raises Refusal for actions that are not a Box, for more critics in a subset than there are, and for max_info without a differentiable bonus.
+    Raises Refusal for actions that are not a Box, for more critics in a subset than there are, for max_info without a differentiable bonus, and for
+    augment without pictures.
     """
     if not isinstance(spec.action, spaces.Box):
         raise Refusal(f"agent=sac moves along axes: it needs Box actions, and {spec.name!r} has {type(spec.action).__name__}; use agent=dqn")
@@ -120,26 +129,27 @@ def sac(
     size = math.prod(spec.action.shape)
     units = jnp.sum(jnp.log((high - low) / 2.0))  # log density in units of half the box
     wanted = -float(size) if target_entropy is None else target_entropy
-    actor = Actor(spec.observation, tuple(hidden), activation, encoder, policy.size)
-    judges = make_critics(spec, critics, hidden, activation, encoder, dropout, layer_norm)
+    judges = make_critics(spec, critics, hidden, activation, encoder, dropout, layer_norm, latent)
+    actor = Actor(judges.seen, tuple(hidden), activation, encoder, policy.size, latent)
+    shift = augmentation(spec.observation, augment)
     wary = make_conservative(judges) if make_conservative else None
     actor_rate = wary.actor_rate if wary else learning_rate
 
     def init(key):
         actor_key, critic_key = jax.random.split(key)
-        acts, judged = part(actor.init(actor_key, dummy(spec.observation))), part(judges.init(critic_key))
+        acts, judged = part(actor.init(actor_key, dummy(judges.seen))), part(judges.init(critic_key))
         log = lambda x: part(jnp.log(jnp.asarray(x, jnp.float32)))  # noqa: E731
         gain = log(initial_gain_temperature) if max_info else ()
         return SACState(acts, judged, log(initial_temperature), judged.params, gain, acts.params if max_info else (), jnp.int32(0), wary.init() if wary else ())
 
     def act(state, key, inputs):
         memory, obs, _, mode = inputs
-        parameters = actor.apply(state.actor.params, obs)
+        parameters = actor.apply(state.actor.params, judges.see(state.critic.params, obs))
         return memory, policy.to_action(policy.sample(parameters, key) if mode == "explore" else policy.mode(parameters)), {}
 
-    def drawn(params, obs, key):
+    def drawn(params, seen, key):
         """(actions [B], their log densities f32[B])."""
-        parameters = actor.apply(params, obs)
+        parameters = actor.apply(params, seen)
         raw = policy.sample(parameters, key)
         return policy.to_action(raw), policy.log_prob(parameters, raw) + units
 
@@ -151,8 +161,12 @@ def sac(
         alpha = jnp.exp(state.alpha.params)
         second = weight * jnp.exp(state.gain.params) if max_info else 0.0
         mean = mean_of(sample.weights)
+        sample = sample._replace(obs=shift(jax.random.fold_in(key, 2), sample.obs), next_obs=shift(jax.random.fold_in(key, 3), sample.next_obs))
 
-        action, log_prob = drawn(state.actor.params, sample.next_obs, next_key)
+        def drawn_now(obs, key):
+            return drawn(state.actor.params, judges.see(state.critic.params, obs), key)
+
+        action, log_prob = drawn_now(sample.next_obs, next_key)
         future = least_of_some(judges.values(state.target, sample.next_obs, action, slow_drop_key), subset_key, subset)
         if wary is None or wary.entropy_backup:
             future = future - alpha * log_prob
@@ -160,7 +174,7 @@ def sac(
             future = future + second * information(sample.next_obs, action)
         target = reward_scale * stream.reward + stream.discount * jnp.where(sample.terminated, 0.0, future)
 
-        others = wary.others(functools.partial(drawn, state.actor.params), sample, jax.random.fold_in(key, 1)) if wary else None
+        others = wary.others(drawn_now, sample, jax.random.fold_in(key, 1)) if wary else None
 
         def critic_loss(params):
             values = judges.values(params, sample.obs, sample.action, drop_key)
@@ -174,8 +188,10 @@ def sac(
         critic = descend(state.critic, grads, learning_rate)
         state = state._replace(critic=critic, target=towards(state.target, critic.params, target_rate), updates=state.updates + 1)
 
+        seen = judges.see(critic.params, sample.obs)
+
         def actor_loss(params):
-            action, log_prob = drawn(params, sample.obs, actor_key)
+            action, log_prob = drawn(params, seen, actor_key)
             values = judges.values(critic.params, sample.obs, action)
             worth = jnp.mean(values, axis=0) if critics > subset else jnp.min(values, axis=0)
             found = information(sample.obs, action) if max_info else jnp.zeros_like(log_prob)
@@ -188,7 +204,7 @@ def sac(
             if learn_temperature:
                 state = state._replace(alpha=descend(state.alpha, above, actor_rate))
             if max_info:
-                before = mean(information(sample.obs, drawn(state.slow_actor, sample.obs, slow_key)[0]))
+                before = mean(information(sample.obs, drawn(state.slow_actor, seen, slow_key)[0]))
                 metrics |= {"policy/information": found, "policy/information_before": before}
                 slow = towards(state.slow_actor, state.actor.params, target_rate)
                 state = state._replace(gain=descend(state.gain, found - before, learning_rate), slow_actor=slow)
@@ -210,6 +226,8 @@ def sac(
         return signal.regulariser
 
     def encode(state, obs):
+        if judges.encode:
+            return judges.encode(state.critic.params, obs)
         return actor.apply(state.actor.params, obs, method="encode")
 
     return Agent(init=init, start=lambda state, lanes: (), act=act, learn=learn, encode=encode, learns_from="replay")

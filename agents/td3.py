@@ -10,6 +10,12 @@ tried and some are not. The actor follows the first critic of one pair, drawn ag
 
     y_i = r + shifts_i + discount min(Q'_i1(s', a'), Q'_i2(s', a')),    actor  -w Q_i1(s, pi(s))
 
+DrQ-v2 (Yarats et al., arXiv 2107.09645): ``augment`` and ``latent`` as in ``agents/sac.py``; exploration_noise falls linearly to ``final_noise`` within
+``noise_updates``; with ``noisy_policy`` the policy is taken to be noisy itself: there is no slow policy, targets and the actor's loss are at actions
+with the noise of the moment, within c, and the actor follows the lesser of its two critics.
+
+    x' = pi(s') + clip(noise, -c, c),    actor  -w min_k Q_k(s, pi(s) + clip(noise, -c, c)),    noise ~ N(0, exploration_noise)
+
 Exploring adds N(0, exploration_noise) to the action. All noise is in units of half the box, and actions are clipped to it. Departures: one rate for
 actor and critics; weighted losses are divided by the number of samples whose weight is above 0; the actor's last layer has gain 0.1. Pairs are drawn
 by updates, where the published code waits for an episode's end as well; with n-step samples a shift is added once to each.
@@ -26,19 +32,20 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from agents.actors import Actor
+from agents.augmentation import augmentation
 from agents.base import Agent, Learnt
 from agents.critics import critics as make_critics
 from agents.descent import Part, descend, every, mean_of, part, towards
 from agents.networks import ACTIVATIONS, ENCODERS, dummy
 from agents.streams import MIXES, total
 from envs.base import PyTree, Spec, box_bounds
-from envs.builder import FRACTION, NON_NEGATIVE, POSITIVE, Choice, Integer, Numbers, Refusal, Sizes, options
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, POSITIVE, Choice, Integer, Numbers, Optional, Refusal, Sizes, options
 
 
 class TD3State(NamedTuple):
     actor: Part
     critic: Part  # [pairs x 2, ...]
-    slow_actor: PyTree
+    slow_actor: PyTree  # () with noisy_policy
     target: PyTree  # slow critics
     updates: jax.Array  # i32[]
     pair: jax.Array  # i32[]; that the actor follows
@@ -48,8 +55,13 @@ class TD3State(NamedTuple):
     hidden=Sizes(),
     activation=Choice(tuple(ACTIVATIONS)),
     encoder=Choice(ENCODERS),
+    latent=Optional(Integer(1)),
+    augment=Integer(0, 255),
     policy_delay=Integer(1),
     exploration_noise=NON_NEGATIVE,
+    final_noise=Optional(NON_NEGATIVE),
+    noise_updates=Integer(1),
+    noisy_policy=FLAG,
     target_noise=NON_NEGATIVE,
     noise_clip=POSITIVE,
     shifts=Numbers(),
@@ -65,8 +77,13 @@ def td3(
     hidden: Sequence[int] = (256, 256),
     activation: str = "relu",
     encoder: str = "auto",
+    latent: int | None = None,
+    augment: int = 0,
     policy_delay: int = 2,
     exploration_noise: Any = 0.1,
+    final_noise: Any | None = None,
+    noise_updates: int = 50_000,
+    noisy_policy: bool = False,
     target_noise: Any = 0.2,
     noise_clip: Any = 0.5,
     shifts: Sequence[float] = (0.0,),
@@ -80,49 +97,68 @@ def td3(
 
     Args:
       hidden, activation, encoder: of actor and critics.
+      latent: numbers of an encoding that the critics share; null gives each network an encoder of its own.
+      augment: pixels by which pictures are shifted at most, along both axes.
       policy_delay: updates of the critics per update of actor and slow networks.
       exploration_noise, target_noise, noise_clip: deviations of what is added to actions and to the target's, and the limit of the latter; in
         units of half the box.
+      final_noise, noise_updates: exploration_noise at last, and the number of updates until then; null leaves it as it is.
+      noisy_policy: exploration_noise also in targets and in the actor's loss, in place of target_noise; the actor then follows two critics.
       shifts, shift_period: constants, one for each pair of critics, and updates until the actor follows another pair.
       learning_rate, target_rate: of everything; share of the way that slow networks go when they go.
       reward_scale: of what is learnt from.
       mix: how reward streams become one.
 
-    Raises Refusal for actions that are not a Box.
+    Raises Refusal for actions that are not a Box, and for augment without pictures.
     """
     if not isinstance(spec.action, spaces.Box):
         raise Refusal(f"agent=td3 moves along axes: it needs Box actions, and {spec.name!r} has {type(spec.action).__name__}; use agent=dqn")
     low, high = box_bounds(spec.action)
-    actor = Actor(spec.observation, tuple(hidden), activation, encoder, math.prod(spec.action.shape))
     pairs, added = len(shifts), jnp.asarray(shifts, jnp.float32)[:, None]
-    judges = make_critics(spec, 2 * pairs, hidden, activation, encoder)
+    judges = make_critics(spec, 2 * pairs, hidden, activation, encoder, latent=latent)
+    actor = Actor(judges.seen, tuple(hidden), activation, encoder, math.prod(spec.action.shape), latent)
+    shift = augmentation(spec.observation, augment)
 
     def init(key):
         actor_key, critic_key = jax.random.split(key)
-        acts, judged = part(actor.init(actor_key, dummy(spec.observation))), part(judges.init(critic_key))
-        return TD3State(acts, judged, acts.params, judged.params, jnp.int32(0), jax.random.randint(jax.random.fold_in(key, 2), (), 0, pairs))
+        acts, judged = part(actor.init(actor_key, dummy(judges.seen))), part(judges.init(critic_key))
+        slow = () if noisy_policy else acts.params
+        return TD3State(acts, judged, slow, judged.params, jnp.int32(0), jax.random.randint(jax.random.fold_in(key, 2), (), 0, pairs))
 
-    def units(params, obs):
-        """pi(obs) in units of half the box, f32[B, axes]."""
-        return jnp.tanh(actor.apply(params, obs))
+    def units(params, seen):
+        """pi in units of half the box, f32[B, axes]."""
+        return jnp.tanh(actor.apply(params, seen))
 
     def in_box(x):
-        x = jnp.clip(x, -1.0, 1.0)
+        return scaled(jnp.clip(x, -1.0, 1.0))
+
+    def scaled(x):
         return low + (high - low) * (x.reshape(*x.shape[:-1], *spec.action.shape) + 1.0) / 2.0
 
     def noise(x, key, deviation):
         return deviation * jax.random.normal(key, x.shape)
 
+    def deviation(state):
+        """Of exploration, now."""
+        if final_noise is None:
+            return exploration_noise
+        return exploration_noise + (final_noise - exploration_noise) * jnp.minimum(state.updates / noise_updates, 1.0)
+
+    def limited(x, key, deviation):
+        return x + jnp.clip(noise(x, key, deviation), -noise_clip, noise_clip)
+
     def act(state, key, inputs):
         memory, obs, _, mode = inputs
-        x = units(state.actor.params, obs)
-        return memory, in_box(x + noise(x, key, exploration_noise) if mode == "explore" else x), {}
+        x = units(state.actor.params, judges.see(state.critic.params, obs))
+        return memory, in_box(x + noise(x, key, deviation(state)) if mode == "explore" else x), {}
 
     def learn(state, key, inputs):
         sample, signal = inputs
         stream, mean = total(signal.streams, mix), mean_of(sample.weights)
-        x = units(state.slow_actor, sample.next_obs)
-        action = in_box(x + jnp.clip(noise(x, key, target_noise), -noise_clip, noise_clip))
+        sample = sample._replace(obs=shift(jax.random.fold_in(key, 2), sample.obs), next_obs=shift(jax.random.fold_in(key, 3), sample.next_obs))
+        wide = deviation(state) if noisy_policy else target_noise
+        x = units(state.actor.params if noisy_policy else state.slow_actor, judges.see(state.critic.params, sample.next_obs))
+        action = in_box(limited(x, key, wide))
         future = jnp.min(in_pairs(judges.values(state.target, sample.next_obs, action)), axis=1)
         target = reward_scale * stream.reward + added + stream.discount * jnp.where(sample.terminated, 0.0, future)  # [pairs, B]
 
@@ -137,14 +173,27 @@ def td3(
             state = state._replace(pair=jnp.where(state.updates % shift_period == 0, drawn, state.pair))
 
         def improve(state):
-            first = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, 2 * state.pair, 1), state.critic.params)
-            loss, grads = jax.value_and_grad(lambda params: -mean(judges.values(first, sample.obs, in_box(units(params, sample.obs)))[0]))(state.actor.params)
+            followed = judges.some(state.critic.params, 2 * state.pair, 2 if noisy_policy else 1)
+            seen = judges.see(state.critic.params, sample.obs)
+
+            def actor_loss(params):
+                x = units(params, seen)
+                if noisy_policy:
+                    x = limited(x, jax.random.fold_in(key, 4), wide)
+                    action = scaled(x + jax.lax.stop_gradient(jnp.clip(x, -1.0, 1.0) - x))  # gradients as if there were no box, as published
+                else:
+                    action = in_box(x)
+                return -mean(jnp.min(judges.values(followed, sample.obs, action), axis=0))
+
+            loss, grads = jax.value_and_grad(actor_loss)(state.actor.params)
             acts = descend(state.actor, grads, learning_rate)
-            slow = towards((state.slow_actor, state.target), (acts.params, state.critic.params), target_rate)
+            slow = towards((state.slow_actor, state.target), (() if noisy_policy else acts.params, state.critic.params), target_rate)
             return state._replace(actor=acts, slow_actor=slow[0], target=slow[1]), {"loss/actor": loss}
 
         state, metrics = every(policy_delay, state.updates, spec.axis, improve, state)
         metrics |= {"loss/critic": loss, "policy/value": mean(jnp.mean(values, axis=0))}
+        if final_noise is not None:
+            metrics["policy/noise"] = jnp.asarray(wide if noisy_policy else deviation(state), jnp.float32)
         if pairs > 1:
             metrics["policy/shift"] = added[state.pair, 0]
         return state, Learnt(metrics, jnp.mean(jnp.abs(values - target), axis=0))
@@ -154,6 +203,8 @@ def td3(
         return values.reshape(pairs, 2, -1)
 
     def encode(state, obs):
+        if judges.encode:
+            return judges.encode(state.critic.params, obs)
         return actor.apply(state.actor.params, obs, method="encode")
 
     return Agent(init=init, start=lambda state, lanes: (), act=act, learn=learn, encode=encode, learns_from="replay")

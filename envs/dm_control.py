@@ -1,13 +1,15 @@
 """The DeepMind Control Suite (Tassa et al., arXiv 1801.00690) on the host: ``env=dm_control env.id=walker-run env.action_repeat=2``.
 
-An observation is the task's numbers in one vector, f32; a reward is the sum over the repeated steps. Episodes are cut at the suite's time limit
-(truncated: the task says discount 1), few tasks terminate. Steps, here and in ``total_steps``, are the agent's: with ``action_repeat=2`` papers
-count two environment steps for each.
+An observation is the task's numbers in one vector, f32; or with ``pixels`` what its first camera sees, the last ``frames`` frames of it, uint8
+[pixels, pixels, 3 frames], newest last, the first of an episode repeated. A reward is the sum over the repeated steps. Episodes are cut at the suite's
+time limit (truncated: the task says discount 1), few tasks terminate. Steps, here and in ``total_steps``, are the agent's: with ``action_repeat=2``
+papers count two environment steps for each.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as library
@@ -15,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import HostEnvironment
-from envs.builder import Integer, Refusal, Text, closest, extra_hint, options
+from envs.builder import FLAG, Integer, Optional, Refusal, Text, closest, extra_hint, options
 from envs.gymnasium import hosted
 
 
@@ -24,11 +26,24 @@ class Suite(library.Env):
 
     metadata = {"render_modes": ["rgb_array"]}
 
-    def __init__(self, domain: str, task: str, action_repeat: int, render_mode: str | None = None):
+    def __init__(
+        self,
+        domain: str,
+        task: str,
+        action_repeat: int,
+        render_mode: str | None = None,
+        pixels: int | None = None,
+        frames: int = 1,
+        shadows: bool = True,
+    ):
         self.inner, self.action_repeat, self.render_mode = imported().load(domain, task), action_repeat, render_mode
+        self.pixels, self.frames, self.seen = pixels, frames, ()
+        if not shadows:
+            self.inner.physics.model.ptr.vis.quality.shadowsize = 0
         size = sum(int(np.prod(part.shape)) for part in self.inner.observation_spec().values())
         bounds = self.inner.action_spec()
-        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        numbers = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.observation_space = numbers if pixels is None else spaces.Box(0, 255, (pixels, pixels, 3 * frames), np.uint8)
         self.action_space = spaces.Box(bounds.minimum.astype(np.float32), bounds.maximum.astype(np.float32))
         self.max_steps = -(-round(self.inner._step_limit) // action_repeat)
 
@@ -36,7 +51,8 @@ class Suite(library.Env):
         super().reset(seed=seed)
         if seed is not None:
             self.inner.task.random.seed(seed % 2**32)
-        return vector(self.inner.reset().observation), {}
+        self.seen = ()
+        return self.observed(self.inner.reset().observation), {}
 
     def step(self, action):
         total, action = 0.0, np.asarray(action, np.float64)
@@ -46,7 +62,14 @@ class Suite(library.Env):
             if found.last():
                 break
         ended = found.last() and found.discount == 0.0
-        return vector(found.observation), total, ended, found.last() and not ended, {}
+        return self.observed(found.observation), total, ended, found.last() and not ended, {}
+
+    def observed(self, numbers: dict[str, Any]) -> np.ndarray:
+        if self.pixels is None:
+            return vector(numbers)
+        frame = self.inner.physics.render(height=self.pixels, width=self.pixels, camera_id=0)
+        self.seen = (*self.seen[1:], frame) if self.seen else (frame,) * self.frames
+        return np.concatenate(self.seen, axis=-1)
 
     def render(self):
         return self.inner.physics.render(height=240, width=320, camera_id=0)
@@ -57,9 +80,24 @@ def imported() -> Any:
     os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a screen
     try:
         from dm_control import suite
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # the second where OpenGL finds no library
         raise Refusal(f"env=dm_control needs dm_control, which cannot be imported ({error}){extra_hint('dm_control')}; it draws with MUJOCO_GL=egl") from None
     return suite
+
+
+def check_drawing(make: Callable[[], Suite]) -> None:
+    """Draw once. Raises Refusal where that fails."""
+    try:
+        world = make()
+        world.reset(seed=0)
+        world.close()
+    except Refusal:
+        raise
+    except Exception as error:  # each way of drawing fails with errors of its own
+        ways = "MUJOCO_GL=egl (Debian: apt install libegl1) or MUJOCO_GL=osmesa (libosmesa6)"
+        raise Refusal(
+            f"env.pixels needs MuJoCo to draw, and MUJOCO_GL={os.environ['MUJOCO_GL']} fails here ({type(error).__name__}: {error}); use {ways}"
+        ) from None
 
 
 def vector(observation: dict[str, Any]) -> np.ndarray:
@@ -67,16 +105,34 @@ def vector(observation: dict[str, Any]) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)
 
 
-@options(id=Text("domain-task of the suite, as walker-run"), action_repeat=Integer(1, 1000), workers=Integer(0))
-def dm_control(*, id: str = "walker-run", action_repeat: int = 1, workers: int = 0) -> HostEnvironment:
+@options(
+    id=Text("domain-task of the suite, as walker-run"),
+    action_repeat=Integer(1, 1000),
+    pixels=Optional(Integer(9, 1000)),
+    frames=Integer(1, 100),
+    shadows=FLAG,
+    workers=Integer(0),
+)
+def dm_control(
+    *,
+    id: str = "walker-run",
+    action_repeat: int = 1,
+    pixels: int | None = None,
+    frames: int = 3,
+    shadows: bool = True,
+    workers: int = 0,
+) -> HostEnvironment:
     """A task of the suite.
 
     Args:
       id: domain and task, as ``cartpole-swingup_sparse``.
       action_repeat: physics' control steps per action.
+      pixels: side of pictures, which are then the observations; null gives numbers.
+      frames: pictures in an observation; ``runner.frames`` of the same number stores each once.
+      shadows: whether there are any in the pictures; drawing them takes most of the time.
       workers: processes that step the lanes; 0 steps them in this one.
 
-    Raises Refusal where dm_control is not installed, and for a task that it has not.
+    Raises Refusal where dm_control is not installed or cannot draw pictures that were asked for, and for a task that it has not.
     """
     known = ["-".join(names) for names in imported().ALL_TASKS]
     if id not in known:
@@ -84,6 +140,8 @@ def dm_control(*, id: str = "walker-run", action_repeat: int = 1, workers: int =
     domain, _, task = id.partition("-")
 
     def make(render: bool = False) -> library.Env:
-        return Suite(domain, task, action_repeat, "rgb_array" if render else None)
+        return Suite(domain, task, action_repeat, "rgb_array" if render else None, pixels, frames, shadows)
 
+    if pixels is not None:
+        check_drawing(make)
     return hosted(id, make, workers)

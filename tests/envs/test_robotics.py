@@ -35,11 +35,45 @@ def test_the_time_limit_truncates():
     assert ends == [(False, False)] * 3 + [(False, True)]
 
 
+def test_pictures_are_what_the_first_camera_sees():
+    """Beside the suite itself, from the same seed: stacked newest last, an episode's first frame repeated; fewer shadows, other pictures."""
+    from dm_control import suite
+
+    ours, plain = (Suite("cartpole", "swingup", 2, pixels=20, frames=2, shadows=shadows) for shadows in (True, False))
+    theirs = suite.load("cartpole", "swingup", {"random": 7})
+    seen, _ = ours.reset(seed=7)
+    theirs.reset()
+    first = theirs.physics.render(20, 20, camera_id=0)
+    np.testing.assert_array_equal(seen, np.concatenate([first, first], axis=-1))
+    assert seen.dtype == np.uint8 and seen.shape == ours.observation_space.shape == (20, 20, 6)
+    assert not np.array_equal(plain.reset(seed=7)[0], seen)
+    for _ in range(8):
+        theirs.step(np.ones(1))
+        theirs.step(np.ones(1))
+        last, seen = seen, ours.step(np.ones(1))[0]
+    np.testing.assert_array_equal(seen, np.concatenate([last[..., 3:], theirs.physics.render(20, 20, camera_id=0)], axis=-1))
+    assert not np.array_equal(seen[..., :3], seen[..., 3:])
+
+
+def test_where_nothing_can_be_drawn_the_refusal_names_a_way(monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(Suite, "observed", fails)
+    with pytest.raises(Refusal, match=r"no display.*libegl1"):
+        dm_control(id="cartpole-swingup", pixels=20)
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize("task", [("walker", "run"), ("reacher", "hard"), ("humanoid", "run"), ("finger", "turn_easy")])
 def test_snapshots_are_exact(task):
     """Contacts, and targets that are placed anew in every episode."""
     assert snapshot.why_not(Suite(*task, 2), steps=40) is None
+
+
+@pytest.mark.medium
+def test_snapshots_hold_the_stacked_frames():
+    assert snapshot.why_not(Suite("cartpole", "swingup", 4, pixels=16, frames=3, shadows=False), steps=10) is None
 
 
 def test_success_is_paid_once_and_ends_the_episode():

@@ -70,6 +70,7 @@ HOST_WORLDS: dict[str, Entry] = {
     "gymnasium/sticky": entry("envs.gymnasium.gymnasium", id="CartPole-v1", sticky_actions=0.5),
     "gymnasium/noisy_tv": entry("envs.gymnasium.gymnasium", id="CartPole-v1", noisy_tv=2),
     "dm_control": entry("envs.dm_control.dm_control", id="walker-run", action_repeat=2),
+    "dm_control/pixels": entry("envs.dm_control.dm_control", id="cartpole-swingup", pixels=16, frames=2, shadows=False),
     "robotics": entry("envs.robotics.robotics", id="FetchReach-v4"),
     "atari": entry("envs.atari.atari", game="breakout"),
     "atari/noisy_tv": entry("envs.atari.atari", game="pong", noisy_tv=2, sticky_actions=0.25),
@@ -79,6 +80,7 @@ HOST_WORLDS: dict[str, Entry] = {
 # --- agents ------------------------------------------------------------------------------------------------------------
 
 AUGMENTED = spaces.Dict({"obs": CODES, "features": spaces.Box(0.0, 1.0, (6,), np.float32)})
+PICTURES = spaces.Box(0, 255, (12, 12, 2), np.uint8)
 BOX_ACTIONS = spaces.Box(np.float32([-2.0, 0.5]), np.float32([1.0, np.inf]))
 
 ONE, TWO = ("extrinsic",), ("extrinsic", "intrinsic")
@@ -159,6 +161,10 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "bcq/augmented": AgentCase(tiny_sac("bcq", "bcq", vae_hidden=(8,), candidates=3), AUGMENTED, BOX_ACTIONS),
     "max_info_sac": AgentCase(tiny_sac("max_info", "max_info_sac"), action=BOX_ACTIONS),
     "max_info_redq": AgentCase(tiny_sac("max_info", "max_info_redq", critics=3, policy_delay=1), action=BOX_ACTIONS),
+    "drq": AgentCase(tiny_sac("drq", "drq", latent=6, augment=1, policy_delay=1), PICTURES, BOX_ACTIONS),
+    "drq_v2": AgentCase(tiny_sac("drq", "drq_v2", latent=6, augment=1, shifts=(0.0, 1.0)), PICTURES, BOX_ACTIONS),
+    "max_info_drq": AgentCase(tiny_sac("drq", "max_info_drq", latent=6, augment=1), PICTURES, BOX_ACTIONS),
+    "sac/latent": AgentCase(tiny_sac(latent=6), action=BOX_ACTIONS),
 }
 
 

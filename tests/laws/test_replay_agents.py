@@ -89,6 +89,10 @@ class Lived(NamedTuple):
 
 SLOW = {"dqn/pixels", "rainbow", "sac/codes", "sac/augmented", "sac/sum_then_clip", "redq", "droq", "td3/sum", "max_info_redq"} | {
     "epsilon_max_info",
+    "drq",
+    "drq_v2",
+    "max_info_drq",
+    "sac/latent",
     "cql",
     "cql/fixed",
     "bcq",
