@@ -10,8 +10,10 @@ declared as narrow as they are (object 0 to 10, colour 0 to 5, state 0 to 3), so
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -126,7 +128,8 @@ def register(id: str) -> None:
     if package is None:
         return
     try:
-        module = importlib.import_module(package)
+        with contextlib.redirect_stderr(io.StringIO()):  # some print notices about other tasks than these
+            module = importlib.import_module(package)
     except ImportError as error:
         name = getattr(error, "name", None) or package
         raise Refusal(f"env.id={id} needs the package {name!r}, which is not installed{extra_hint(name)}") from None
