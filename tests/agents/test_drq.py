@@ -158,7 +158,7 @@ CORNER = {"speed": 0.1, "limit": 40, "goal": 0.3}
 SMALL = {"hidden": (32,), "latent": 16, "augment": 1, "learning_rate": 2e-3, "target_rate": 0.02}
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", [functools.partial(drq, policy_delay=1), functools.partial(drq_v2, noise_updates=500)])
 def test_a_corner_is_found_from_pictures(agent):
     """The best is 37: the fourth step is the first beyond 0.3. Measured: docs/methods/drq.md."""

@@ -71,7 +71,9 @@ def declared_builders() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("agent", ["dqn", "rainbow", "bootstrapped_dqn", "sac", "redq", "droq", "td3", "max_info_sac", "max_info_redq", "epsilon_max_info"])
+@pytest.mark.parametrize(
+    "agent", ["dqn", "rainbow", "bootstrapped_dqn", "sac", "redq", "droq", "td3", "max_info_sac", "max_info_redq", "epsilon_max_info", "drq"]
+)
 def test_replay_agents_bring_their_runner(agent):
     assert compose([f"agent={agent}"])["runner"]["_target_"] == "runners.off_policy.off_policy"
     assert compose([f"agent={agent}", "runner=on_policy"])["runner"]["_target_"] == "runners.on_policy.on_policy"  # what is typed wins
