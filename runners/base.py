@@ -69,6 +69,14 @@ class Steps(NamedTuple):
     info: dict[str, jax.Array]  # with episode_return and episode_length
 
 
+class Keep(NamedTuple):
+    """A replay that stays in the host's memory, where an accelerator's does not hold it: programs for the host's own processor. States that
+    are on the accelerator have () in its place."""
+
+    draw: Callable  # (replay, state.key, clock) -> the batches of an iteration, in place of the replay in ``state.waiting``
+    store: Callable  # (replay, rows) -> replay; rows are the third that ``finish`` gives
+
+
 class HostRunner(NamedTuple):
     """One iteration of an experiment whose worlds live on the host, for one member, in pieces between which the worlds step.
 
@@ -82,7 +90,7 @@ class HostRunner(NamedTuple):
     learn: Callable | None  # (state.agent, state.waiting, state.key, clock) -> what was learnt from the rollout that waited
     begin: Callable[[PyTree, Clock], tuple[PyTree, jax.Array]]  # (state, clock) -> (play, actions [N])
     advance: Callable  # (state.agent, play, t, Lanes, actions [N], Arrived) -> (play, actions [N]); Lanes as they were before the step
-    finish: Callable  # (state, play, Lanes, actions [N], Arrived, Steps [T, N], last Lanes, learnt or None, clock) -> (state, metrics)
+    finish: Callable  # (state, play, Lanes, actions [N], Arrived, Steps [T, N], last Lanes, learnt or None, clock) -> (state, metrics), with ``keep`` also rows
     start: Callable[[PyTree, Key, PyTree], tuple[PyTree, jax.Array]]  # (Acting, key, obs [N]) -> (carry, actions [N]): to be watched
     watch: Callable  # (Acting, carry, key, Lanes, actions [N], Arrived) -> (carry, actions [N])
     steps: int  # world steps per iteration; 0: it learns without any, ``finish`` takes (state, clock), and ``begin`` and ``advance`` are None
@@ -91,3 +99,5 @@ class HostRunner(NamedTuple):
     env: HostEnvironment
     agent: Agent
     augments: bool
+    stored: Callable | None = None  # (state, obs [N] to act on first) -> state.replay, which ``init`` leaves empty
+    keep: Keep | None = None

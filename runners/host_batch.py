@@ -6,6 +6,7 @@ vmapped over members. Learning that overlaps with stepping runs in a thread, fro
 
 from __future__ import annotations
 
+import operator
 import pickle
 import time
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class HostBatch:
 
         def one(*inputs):
             *given, hyper = inputs
-            return getattr(self._make(hyper), piece)(*given)
+            return operator.attrgetter(piece)(self._make(hyper))(*given)
 
         return jax.vmap(one, in_axes=(*axes, 0), axis_name=AXIS)
 
@@ -69,18 +70,22 @@ class HostBatch:
         finish_every = self._vmapped("finish", (0, 0, 0, 0, 0, 0, 0, 0, None))
 
         def finish(states, accumulator, *inputs):
-            states, metrics = finish_every(states, *inputs)
-            return states, m.combine(accumulator, metrics), all_numbers(states)
+            states, metrics, *rows = finish_every(states, *inputs)
+            return states, m.combine(accumulator, metrics), all_numbers(states), rows
 
         number, clock = jax.ShapeDtypeStruct((), jnp.int32), Clock(jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
         self._traced = {"init": jax.jit(start).trace(self._keys, self._hyper, now.obs)}
-        states = self._traced["init"].out_info
+        whole = self._traced["init"].out_info
+        if self.runner.stored:
+            whole = whole._replace(replay=jax.eval_shape(self._vmapped("stored", (0, 0)), whole, now.obs, self._hyper))
+        states = self._on_device(whole)
         begin = self._vmapped("begin", (0, None))
         play, actions = jax.eval_shape(begin, states, clock, self._hyper)
         self._traced["begin"] = jax.jit(begin).trace(states, clock, self._hyper)
         learnt = None
         if self.runner.learn:
-            learn, inputs = self._vmapped("learn", (0, 0, 0, None)), (states.agent, states.waiting, states.key, clock, self._hyper)
+            drawn = jax.eval_shape(self._kept_program("draw"), whole.replay, whole.key, clock, self._hyper) if self.runner.keep else None
+            learn, inputs = self._vmapped("learn", (0, 0, 0, None)), (states.agent, self._waiting(whole, drawn), states.key, clock, self._hyper)
             learnt = jax.eval_shape(learn, *inputs)
             self._traced["learn"] = jax.jit(learn).trace(*inputs)
         if self.runner.steps > 1:
@@ -88,14 +93,36 @@ class HostBatch:
             inputs = (states.agent, play, number, now, actions, arrived, self._hyper)
             self._traced["advance"] = jax.jit(advance, donate_argnums=(1,)).trace(*inputs)
         inputs = (play, now, actions, arrived, given, now, learnt, clock, self._hyper)
-        _, metrics = jax.eval_shape(finish_every, states, *inputs)
-        self._template = states, metrics
+        metrics = jax.eval_shape(finish_every, states, *inputs)[1]
+        self._template = whole, metrics
         self._traced["finish"] = jax.jit(finish, donate_argnums=(0, 1)).trace(states, metrics, *inputs)
-        state = memory.tree_bytes(states)
+        state = memory.tree_bytes(whole if jax.default_backend() == "cpu" else states)
         return {"state": state, "peak": max(state, memory.peak_bytes(self._traced["finish"].jaxpr.jaxpr))}
 
     def compile(self) -> None:
         self._compiled = {name: traced.lower().compile() for name, traced in self._traced.items()}
+
+    # --- a replay that stays with the host ---------------------------------------------------------------------------
+
+    def _on_device(self, states: Any) -> Any:
+        """``states`` without what stays with the host."""
+        return states._replace(replay=()) if self.runner.keep else states
+
+    def _waiting(self, states: Any, drawn: Any) -> Any:
+        """What learning that overlaps reads; ``drawn`` takes the place of a replay that stays with the host."""
+        return states._replace(replay=drawn).waiting if self.runner.keep else states.waiting
+
+    def _drawn(self, clock: Clock) -> Any:
+        if not self.runner.keep:
+            return None
+        batches = self._kept_program("draw")(self._states.replay, on_processor(self._states.key), clock, self._hyper)
+        return jax.device_put(batches, jax.local_devices()[0])
+
+    def _kept_program(self, name: str) -> Callable:
+        if name not in self._compiled:
+            axes, donated = {"draw": ((0, 0, None), ()), "store": ((0, 0), (0,))}[name]
+            self._compiled[name] = jax.jit(self._vmapped(f"keep.{name}", axes), donate_argnums=donated)
+        return self._compiled[name]
 
     # --- worlds -------------------------------------------------------------------------------------------------------
 
@@ -118,6 +145,10 @@ class HostBatch:
         self._accumulator = m.empty(self._template[1])
         if self.runner.warm is not None:
             self._warm_up(source)
+        if self.runner.stored:
+            place = processor() if self.runner.keep else jax.local_devices()[0]
+            inputs = jax.device_put((self._states, source.lanes.obs), place)
+            self._states = self._states._replace(replay=jax.jit(self._vmapped("stored", (0, 0)))(*inputs, self._hyper))
 
     def _warm_up(self, source: HostSource) -> None:
         warm = jax.jit(self._vmapped("warm", (0, 0, 0, 0, 0)), donate_argnums=(0,))
@@ -136,9 +167,10 @@ class HostBatch:
             clock = Clock(np.int32(iteration), np.float32(iteration) / np.float32(total))
             learnt, agent = None, self._states.agent
             if self._learner:
-                inputs = (agent, self._states.waiting, self._states.key, clock, self._hyper)
+                inputs = (agent, self._waiting(self._states, self._drawn(clock)), self._states.key, clock, self._hyper)
                 learnt = self._learner.submit(self._compiled["learn"], *inputs)
-            play, actions = self._compiled["begin"](self._states, clock, self._hyper)
+            states = self._on_device(self._states)
+            play, actions = self._compiled["begin"](states, clock, self._hyper)
             gathered = Gathered(self._given)
             for t in range(last):
                 before, arrived = source.step(actions)
@@ -148,7 +180,10 @@ class HostBatch:
             gathered.write(last, before, arrived)
             begin = time.perf_counter()
             inputs = (play, before, actions, arrived, gathered.steps, source.lanes, learnt and learnt.result(), clock, self._hyper)
-            self._states, self._accumulator, self._sound = self._compiled["finish"](self._states, self._accumulator, *inputs)
+            replay = self._states.replay if self.runner.keep else None
+            self._states, self._accumulator, self._sound, rows = self._compiled["finish"](states, self._accumulator, *inputs)
+            if self.runner.keep:
+                self._states = self._states._replace(replay=self._kept_program("store")(replay, on_processor(rows[0]), self._hyper))
             jax.block_until_ready(self._sound)
             self._learning += time.perf_counter() - begin
 
@@ -220,7 +255,10 @@ class HostBatch:
 
     def restore(self, snapshot: Any, host: bytes | None = None, iteration: int = 0) -> None:
         """Go on from a snapshot. Worlds that were not saved start new episodes, with seeds that the iteration decides."""
-        self._states, self._accumulator = jax.tree.map(jnp.asarray, snapshot)
+        states, accumulator = snapshot
+        self._states, self._accumulator = jax.tree.map(jnp.asarray, (self._on_device(states), accumulator))
+        if self.runner.keep:
+            self._states = self._states._replace(replay=on_processor(states.replay))
         source = self._open()
         lanes = source.reset(self._seeds(self._keys, 0 if host else 4 + iteration))
         if host:
@@ -236,6 +274,18 @@ class HostBatch:
         self._source = self._watched = None
         if self._learner:
             self._learner.shutdown()
+
+
+def processor() -> jax.Device:
+    """The host's own. Raises Refusal where jax was told to do without."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        raise Refusal("runner.buffer=host needs jax's CPU beside the accelerator, and JAX_PLATFORMS leaves it out; add it, as JAX_PLATFORMS=cuda,cpu") from None
+
+
+def on_processor(tree: Any) -> Any:
+    return jax.device_put(tree, processor())
 
 
 def random_actions(space: Any, generator: np.random.Generator, lanes: int) -> np.ndarray:

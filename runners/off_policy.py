@@ -15,7 +15,7 @@ import jax
 from agents.base import Rollout
 from agents.replay import ReplayState, replay
 from envs.base import Environment, HostEnvironment, Lanes, PyTree
-from envs.builder import FLAG, FRACTION, NON_NEGATIVE, Choice, Integer, options
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, Choice, Integer, Refusal, options
 from runners.base import Runner
 from runners.host_off_policy import host_off_policy
 from runners.interaction import interaction
@@ -51,6 +51,7 @@ class OffPolicyState(NamedTuple):
     **RANGES,
     evaluation_mode=Choice(("greedy", "explore")),
     overlap=FLAG,
+    buffer=Choice(("device", "host")),
 )
 def off_policy(
     env: Environment | HostEnvironment,
@@ -75,6 +76,7 @@ def off_policy(
     shift_mode: str = "reward",
     evaluation_mode: str = "greedy",
     overlap: bool = False,
+    buffer: str = "device",
     axis: str | None = None,
 ) -> Runner:
     """Runner for ``make_agent(spec)`` and ``make_intrinsic(spec)``.
@@ -95,6 +97,9 @@ def off_policy(
         ``make_intrinsic``.
       evaluation_mode: how the agent acts when it is evaluated.
       overlap: host worlds only: learn while the steps of the iteration are made, from the buffer as it was before them.
+      buffer: "host" keeps it in the host's memory, for worlds on the host with overlap: for buffers that an accelerator does not hold.
+
+    Raises Refusal for a buffer on the host elsewhere.
     """
     pieces = iteration(
         env.spec._replace(lanes=lanes, axis=axis),
@@ -105,11 +110,11 @@ def off_policy(
         learns_from="replay",
     )
     agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
-    buffer = replay(spec, capacity=capacity, n_step=n_step, frames=frames, prioritized=prioritized, alpha=priority_exponent)
+    rows = replay(spec, capacity=capacity, n_step=n_step, frames=frames, prioritized=prioritized, alpha=priority_exponent)
     per_iteration = lanes * rollout
     lessons = replaying(
         pieces,
-        buffer,
+        rows,
         per_iteration=per_iteration,
         updates=updates,
         batch_size=batch_size,
@@ -119,8 +124,11 @@ def off_policy(
         importance_exponent=importance_exponent,
     )
     if isinstance(env, HostEnvironment):
-        return host_off_policy(env, pieces, buffer, lessons, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, overlap=overlap)
+        way = {"evaluation_mode": evaluation_mode, "overlap": overlap, "on_host": buffer == "host"}
+        return host_off_policy(env, pieces, rows, lessons, lanes=lanes, rollout=rollout, **way)
     refuse_overlap(env, overlap)
+    if buffer == "host":
+        raise Refusal(f"runner.buffer=host is for worlds on the host; {env.spec.name!r} and the learner are one program; leave it at device")
     source = jax_source(env, lanes, axis)
     acts = interaction(source, pieces, evaluation_mode)
 
@@ -131,7 +139,7 @@ def off_policy(
         source_state, bonus_state = acts.warm_up(warm_key, agent_state, source.init(source_key), bonus.init(bonus_key))
         carry = (source_state, memory, bonus_state)
         _, (transition, extras) = jax.eval_shape(acts.interact(agent_state, "explore"), carry, key)
-        empty = buffer.init(pieces.seen(bonus_state, source_state.obs), (lessons.kept(transition), extras))
+        empty = rows.init(pieces.seen(bonus_state, source_state.obs), (lessons.kept(transition), extras))
         return OffPolicyState(member_key, source_state, memory, agent_state, bonus_state, pieces.fresh_record(), empty)
 
     def collect(state, key, random):
@@ -140,7 +148,7 @@ def off_policy(
         def one(carry, key):
             carry, stored = carry
             carry, (transition, extras) = acts.interact(state.agent, "explore", random)(carry, key)
-            stored = buffer.add(stored, lessons.kept(transition), extras, pieces.seen(carry[2], carry[0].obs))
+            stored = rows.add(stored, lessons.kept(transition), extras, pieces.seen(carry[2], carry[0].obs))
             return (carry, stored), (transition, extras)
 
         carry = ((state.source, state.memory, state.bonus), state.replay)

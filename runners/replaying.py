@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.base import RewardStream, Rollout, Sample, Signal
-from agents.replay import Drawn, Replay
+from agents.replay import Drawn, Replay, ReplayState
 from envs.base import Key, PyTree, Transition
 from envs.builder import Refusal
 from runners import metrics as m
@@ -42,6 +42,8 @@ class Replaying(NamedTuple):
     kept: Callable[[Transition], Transition]  # what is stored of a transition
     random: Callable[[Clock], jax.Array]  # whether the iteration's actions are uniformly random, bool[]
     ahead: Callable  # (agent state, (bonus state, replay), key, clock) -> Ahead: the lessons, from a buffer without this iteration's steps
+    draws: Callable  # (replay, key) -> Drawn [updates, B]: the batches that ``ahead`` with that key would draw; it takes them in place of the replay
+    prioritised: Callable  # (replay, Ahead) -> replay; the priorities that were learnt ahead
     finish: Callable  # (state, rollout just made, key, clock, Ahead or None) -> (state, metrics): fresh rewards, lessons, records
 
 
@@ -69,10 +71,12 @@ def replaying(
     def random(clock):
         return clock.iteration < last_random
 
-    def lesson(agent_state, bonus_state, stored, key: Key, progress):
+    def batch_of(stored, key: Key) -> Drawn:
+        return buffer.draw(stored, jax.random.split(key)[0], batch_size, importance_exponent)
+
+    def lesson(agent_state, bonus_state, drawn: Drawn, key: Key, progress):
         """One batch -> (agent state, Lesson)."""
-        draw_key, learn_key = jax.random.split(key)
-        drawn = buffer.draw(stored, draw_key, batch_size, importance_exponent)
+        learn_key = jax.random.split(key)[1]
         sample, streams, steps = prepared(pieces, agent_state, bonus_state, drawn)
         signal = Signal(streams, progress, regulariser=pieces.regulariser(agent_state, bonus_state))
         agent_state, learnt = agent.learn(agent_state, learn_key, (sample, signal))
@@ -83,7 +87,7 @@ def replaying(
 
     def told(bonus_state, stored, key: Key, found: Lesson):
         """What buffer and bonus take from a lesson -> (bonus state, buffer, metrics)."""
-        if prioritized:
+        if prioritized and isinstance(stored, ReplayState):
             stored = buffer.prioritise(stored, found.places, found.priorities)
         bonus_state, metrics = bonus.update(bonus_state, key, (found.steps, found.payload))
         return bonus_state, stored, {f"bonus/{name}": jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
@@ -99,7 +103,7 @@ def replaying(
 
         def update(state, key):
             lesson_key, bonus_key = jax.random.split(key)
-            agent_state, found = lesson(state.agent, state.bonus, state.replay, lesson_key, clock.progress)
+            agent_state, found = lesson(state.agent, state.bonus, batch_of(state.replay, lesson_key), lesson_key, clock.progress)
             bonus_state, stored, metrics = told(state.bonus, state.replay, bonus_key, found)
             return state._replace(agent=agent_state, bonus=bonus_state, replay=stored), found.metrics | metrics
 
@@ -111,16 +115,30 @@ def replaying(
         count = jnp.where(clock.iteration + 1 >= first_learning, updates, 0)
         return *jax.lax.fori_loop(0, count, one, (state, zeros(update, state, key)[1])), count
 
+    def lesson_key(key: Key, i):
+        return jax.random.split(jax.random.fold_in(key, i))[0]
+
+    def draws(stored, key: Key) -> Drawn:
+        return jax.lax.map(lambda i: batch_of(stored, lesson_key(key, i)), jnp.arange(updates))
+
+    def prioritised(stored, learnt: Ahead):
+        if not prioritized:
+            return stored
+        return jax.lax.fori_loop(0, learnt.count, lambda i, kept: buffer.prioritise(kept, learnt.rows.places[i], learnt.rows.priorities[i]), stored)
+
     def ahead(agent_state, waiting, key: Key, clock: Clock) -> Ahead:
-        bonus_state, stored = waiting
+        bonus_state, source = waiting
+
+        def drawn(i):
+            return jax.tree.map(lambda x: x[i], source) if isinstance(source, Drawn) else batch_of(source, lesson_key(key, i))
 
         def one(i, carry):
             agent_state, totals, rows = carry
-            agent_state, found = lesson(agent_state, bonus_state, stored, jax.random.split(jax.random.fold_in(key, i))[0], clock.progress)
+            agent_state, found = lesson(agent_state, bonus_state, drawn(i), lesson_key(key, i), clock.progress)
             rows = jax.tree.map(lambda every, new: every.at[i].set(new), rows, found._replace(metrics={}))
             return agent_state, added(totals, found.metrics), rows
 
-        first = zeros(lesson, agent_state, bonus_state, stored, key, clock.progress)[1]
+        first = zeros(lambda: lesson(agent_state, bonus_state, drawn(0), key, clock.progress))[1]
         rows = jax.tree.map(lambda x: jnp.zeros((updates, *x.shape), x.dtype), first._replace(metrics={}))
         count = jnp.where(clock.iteration >= max(first_learning, 1), updates, 0)
         return Ahead(*jax.lax.fori_loop(0, count, one, (agent_state, first.metrics, rows)), count)
@@ -146,10 +164,11 @@ def replaying(
         state, totals, count = lessons(state, key, clock) if learnt is None else catch_up(state, key, learnt)
         record, found = pieces.updated(state.record, assessed, clock)
         metrics |= found | {name: m.Mean(total, count.astype(jnp.float32)) for name, total in totals.items()}
-        metrics["replay/rows"] = m.Last(buffer.size(state.replay))
+        if isinstance(state.replay, ReplayState):
+            metrics["replay/rows"] = m.Last(buffer.size(state.replay))
         return state._replace(record=record), m.typed(metrics)
 
-    return Replaying(kept, random, ahead, finish)
+    return Replaying(kept, random, ahead, draws, prioritised, finish)
 
 
 def prepared(pieces: Iteration, agent_state: PyTree, bonus_state: PyTree, drawn: Drawn) -> tuple[Sample, tuple[RewardStream, ...], Transition]:

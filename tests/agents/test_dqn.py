@@ -184,9 +184,7 @@ def batch(terminated=None, reward=None, discount=None, weights=None, extras=(), 
     reward = jnp.asarray(rng.normal(size=B), jnp.float32) if reward is None else reward
     discount = jnp.asarray([0.9, 0.81, 0.729, 0.9, 0.9, 0.81], jnp.float32) if discount is None else discount
     terminated = jnp.asarray([False, False, True, False, False, False]) if terminated is None else terminated
-    sample = Sample(
-        jnp.eye(STATES)[at], jnp.array([2, 3, 4, 2, 3, 4]), jnp.eye(STATES)[then], terminated, jnp.ones(B) if weights is None else weights, extras
-    )
+    sample = Sample(jnp.eye(STATES)[at], jnp.array([2, 3, 4, 2, 3, 4]), jnp.eye(STATES)[then], terminated, jnp.ones(B) if weights is None else weights, extras)
     return sample, Signal((RewardStream(reward, discount, jnp.float32(weight), True),))
 
 

@@ -16,9 +16,7 @@ from tests.runners.tiny import TINY, batch_of
 
 def test_members_are_all_combinations_of_seeds_and_values():
     made = experiment(compose(["seeds=[3,7]", "vmap.exploration.scale=[0,1]", "vmap.agent.clip=[0.1]"]))
-    assert [(m.seed, m.hyper) for m in made.members] == [
-        (seed, {"exploration.scale": scale, "agent.clip": 0.1}) for scale in (0, 1) for seed in (3, 7)
-    ]
+    assert [(m.seed, m.hyper) for m in made.members] == [(seed, {"exploration.scale": scale, "agent.clip": 0.1}) for scale in (0, 1) for seed in (3, 7)]
 
 
 def test_whole_floats_become_integers_and_other_floats_do_not():

@@ -58,10 +58,45 @@ REPLAY = ["runner=off_policy", "agent=random", *(o for o in HOST if not o.starts
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("overlap", ["false", "true"])
-def test_resume_is_exact_on_the_host_with_a_replay(overlap, tmp_path):
+@pytest.mark.parametrize("way", ["runner.overlap=false", "runner.overlap=true", "runner.overlap=true runner.buffer=host"])
+def test_resume_is_exact_on_the_host_with_a_replay(way, tmp_path):
     settings = [*REPLAY, "env.id=CartPole-v1", *BONUSES["rnd"], "runner.learning_starts=16", "runner.random_steps=32", "runner.updates=2"]
-    split_equals_whole([*settings, f"runner.overlap={overlap}"], "vmap", tmp_path)
+    split_equals_whole([*settings, *way.split()], "vmap", tmp_path)
+
+
+@pytest.mark.medium
+def test_a_buffer_on_the_host_changes_no_result():
+    """DQN with prioritised draws and a bonus: the same networks, buffer and metrics as with the buffer on the device."""
+    agent = ["agent=dqn", "agent.hidden=[8]", "agent.epsilon_updates=10", "runner.prioritized=true"]
+    shared = [
+        *(o for o in REPLAY if not o.startswith("agent")),
+        *agent,
+        "env.id=CartPole-v1",
+        *BONUSES["counts"],
+        "runner.learning_starts=16",
+        "runner.overlap=true",
+    ]
+    found = []
+    for place in ("device", "host"):
+        batch, total = batch_of([*shared, "runner.updates=2", f"runner.buffer={place}"], "vmap")
+        batch.start()
+        batch.run(0, total, total)
+        found.append((jax.device_get(batch.snapshot()[0]), batch.take_metrics()))
+        batch.close()
+    (ours, metrics), (theirs, others) = found
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(ours)[0], jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+    assert ours.replay.priority is not None and int(ours.agent.updates[0]) > 4
+    for row, other in zip(metrics, others, strict=True):
+        told = {name: x for name, x in other.items() if x is not None}
+        assert {name: x for name, x in row.items() if x is not None and name != "replay/rows"} == pytest.approx(told)
+
+
+def test_a_buffer_on_the_host_is_refused_elsewhere():
+    for overrides, reason in (["env=deep_sea"], "worlds on the host"), (["env=gymnasium", "env.id=CartPole-v1"], "runner.overlap=true"):
+        with pytest.raises(Refusal, match=reason):
+            experiment(compose([*overrides, "agent=dqn", "runner.buffer=host"])).make_runner({})
 
 
 def test_the_replay_holds_what_the_worlds_gave():

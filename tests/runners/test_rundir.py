@@ -97,7 +97,7 @@ def test_a_damaged_manifest_is_put_aside(run):
 
 def test_damaged_lines_do_not_take_the_others_with_them(run):
     whole = (run / "metrics.jsonl").read_text()
-    (run / "metrics.jsonl").write_bytes(b'\xff\x00\n[1]\n' + whole.encode() + b'{"step": 3}\n{"ste')
+    (run / "metrics.jsonl").write_bytes(b"\xff\x00\n[1]\n" + whole.encode() + b'{"step": 3}\n{"ste')
     assert [row["step"] for row in read_metrics(run)] == [1, 2, 3]
 
 
