@@ -204,9 +204,9 @@ def host(options, folder):
 
 
 def off_policy(options, folder):
-    """One lane and one update per step, so steps are updates. The first of the steps fill the buffer, here as there."""
+    """One lane and one update per step from the first step on, so steps are updates; what the peers do before their first update is not timed."""
     steps = options.steps or 10_000
-    shared = {"runner.lanes": 1, "runner.learning_starts": 1000, "runner.random_steps": 1000, "runner.capacity": 100_000, "total_steps": steps}
+    shared = {"runner.lanes": 1, "runner.learning_starts": 0, "runner.random_steps": 0, "runner.capacity": 100_000, "total_steps": steps}
     sac = shared | {"agent": "sac", "exploration": "none", "runner.batch_size": 256}
     dqn = shared | {"agent": "dqn", "exploration": "none", "runner.batch_size": 128, "agent.hidden": "[64,64]", "total_steps": 5 * steps}
     max_info = {"agent": "max_info_sac", "exploration": "information_gain"}
