@@ -71,8 +71,9 @@ def prepared(config: dict[str, Any]) -> str:
     batching, cores = devices.resolve_batching(str(config.get("batching")), members(config))
     if "jax" not in sys.modules:
         world = str((config.get("env") or {}).get("_target_"))
-        # one member in Gymnasium's worlds computes next to nothing between two steps: more threads only wait for each other
-        small = world.startswith("envs.gymnasium.") and members(config) == 1
+        # one member in Gymnasium's worlds computes next to nothing between two steps, unless it learns from a replay: more threads only wait for each other
+        on_policy = str((config.get("runner") or {}).get("_target_")).endswith(".on_policy")
+        small = world.startswith("envs.gymnasium.") and members(config) == 1 and on_policy
         devices.prepare(cores, threads=1 if small else None, inline=world.startswith(("envs.gymnasium.", "envs.atari.")))
     elif batching == "shard":
         import jax
