@@ -34,8 +34,8 @@ class Rows(NamedTuple):
     obs: PyTree  # to act on; of stacked frames the newest
     step: PyTree  # (Transition without observations, extras)
     live: jax.Array  # bool; the row has a step
-    age: jax.Array  # i32; steps since the episode's first observation
-    blank: jax.Array  # bool; zeros come before the episode's first frame
+    age: jax.Array | tuple  # i32; steps since the episode's first observation; () where no frames are stacked
+    blank: jax.Array | tuple  # bool; zeros come before the episode's first frame; () likewise
 
 
 class ReplayState(NamedTuple):
@@ -86,21 +86,21 @@ def replay(spec: Spec, *, capacity: int, n_step: int = 1, frames: int = 1, prior
         raise Refusal(f"runner.capacity={capacity} leaves {rows} rows for each of {lanes} lanes; it must be at least {lanes * (n_step + frames + 2)}")
     depth = frame_depth(spec.observation, frames)
     every = jnp.arange(lanes)
-    kept = max(frames - 1, 1)
 
     def newest(obs):
         return obs if frames == 1 else obs[..., -depth:]
 
     def starts_blank(obs):
         """bool[N]; of observations that begin an episode."""
-        return jnp.zeros(lanes, bool) if frames == 1 else jnp.all(obs[..., :-depth].reshape(lanes, -1) == 0, axis=1)
+        return jnp.all(obs[..., :-depth].reshape(lanes, -1) == 0, axis=1)
 
     def init(obs, shapes):
         transition, extras = shapes
         step = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), (without_observations(transition), extras))
         stored = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype).at[0].set(x), newest(obs))
         no = jnp.zeros((rows, lanes), bool)
-        made = Rows(stored, step, no, jnp.zeros((rows, lanes), jnp.int32), no.at[0].set(starts_blank(obs)))
+        stacked = (jnp.zeros((rows, lanes), jnp.int32), no.at[0].set(starts_blank(obs))) if frames > 1 else ((), ())
+        made = Rows(stored, step, no, *stacked)
         weights = priorities(rows * lanes) if prioritized else ()
         return ReplayState(made, jnp.zeros(lanes, jnp.int32), jnp.ones(lanes, jnp.int32), weights, jnp.float32(1.0))
 
@@ -112,11 +112,12 @@ def replay(spec: Spec, *, capacity: int, n_step: int = 1, frames: int = 1, prior
         def write(stored, at, new):
             return jax.tree.map(lambda x, y: x.at[at, every].set(y), stored, new)
 
-        age = state.rows.age[now, every]
         obs = write(write(state.rows.obs, after, newest(transition.next_obs)), last, newest(following))
-        ages = write(write(state.rows.age, after, jnp.minimum(age + 1, kept)), last, jnp.where(done, 0, jnp.minimum(age + 1, kept)))
-        blank = state.rows.blank[now, every]
-        blanks = write(write(state.rows.blank, after, blank), last, jnp.where(done, starts_blank(following), blank))
+        stacked = ((), ())
+        if frames > 1:
+            age, blank = jnp.minimum(state.rows.age[now, every] + 1, frames - 1), state.rows.blank[now, every]
+            ages = write(write(state.rows.age, after, age), last, jnp.where(done, 0, age))
+            stacked = (ages, write(write(state.rows.blank, after, blank), last, jnp.where(done, starts_blank(following), blank)))
         live = write(write(write(state.rows.live, now, True), after, False), last, False)
         step = write(state.rows.step, now, (without_observations(transition), extras))
         weights = state.priority
@@ -124,7 +125,7 @@ def replay(spec: Spec, *, capacity: int, n_step: int = 1, frames: int = 1, prior
             places = jnp.concatenate([now, after, last]) * lanes + jnp.tile(every, 3)
             weights = set_priorities(weights, places, jnp.repeat(jnp.stack([state.largest**alpha, 0.0, 0.0]), lanes))
         filled = jnp.minimum(state.filled + 1 + done.astype(jnp.int32), rows)
-        return ReplayState(Rows(obs, step, live, ages, blanks), last, filled, weights, state.largest)
+        return ReplayState(Rows(obs, step, live, *stacked), last, filled, weights, state.largest)
 
     def usable(state, row, lane):
         """Whether the row has a step, and all frames of its stack are still there."""

@@ -211,8 +211,7 @@ def laid_out(made: Episodes, spec: Spec, n_step: int = 1) -> Data:
     if size > LARGEST:
         raise Refusal(f"the data set has {size:,} bytes; at most {LARGEST:,} are taken into a program")
     step = Transition(None, made.action, made.reward, None, made.terminated, made.truncated, first, made.info)
-    no = jnp.zeros((total, 1), bool)
-    rows = Rows(jax.tree.map(padded, made.obs), (jax.tree.map(scattered, step), ()), scattered(np.ones(steps, bool)), jnp.zeros((total, 1), jnp.int32), no)
+    rows = Rows(jax.tree.map(padded, made.obs), (jax.tree.map(scattered, step), ()), scattered(np.ones(steps, bool)), (), ())
     state = ReplayState(rows, jnp.full(1, total - 1, jnp.int32), jnp.full(1, total, jnp.int32), (), jnp.float32(1.0))
     return Data(replay(spec._replace(lanes=1), capacity=total, n_step=n_step), state, jnp.asarray(order, jnp.int32))
 
