@@ -41,10 +41,23 @@ def test_resume_is_exact(batching, tmp_path):
     split_equals_whole([*AGENTS["ppo"], *BONUSES["counts"]], batching, tmp_path)
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize("bonus", BONUSES)
-@pytest.mark.parametrize("agent", AGENTS)
-@pytest.mark.parametrize("batching", ["vmap", "shard", "map"])
+OTHER_WAYS = {
+    ("recurrent", "e3b", "shard"),
+    ("replay", "rnd", "shard"),
+    ("recurrent", "rnd", "map"),
+    ("replay", "counts", "map"),
+}  # of those, the others are slow
+
+
+def everywhere():
+    for agent in AGENTS:
+        for bonus in BONUSES:
+            for batching in ("vmap", "shard", "map"):
+                usual = batching == "vmap" or (agent, bonus, batching) in OTHER_WAYS
+                yield pytest.param(agent, bonus, batching, marks=pytest.mark.medium if usual else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("agent", "bonus", "batching"), list(everywhere()))
 def test_resume_is_exact_everywhere(agent, bonus, batching, tmp_path):
     if (agent, bonus) == ("ppo", "counts"):
         pytest.skip("in the fast tests")
