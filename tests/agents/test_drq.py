@@ -137,32 +137,35 @@ def test_the_actor_learns_from_actions_beyond_the_box():
 # --- in worlds ---------------------------------------------------------------------------------------------------------
 
 
-def pictured(env):
-    """A plane of which agents see a blurred disc, uint8 [12, 12, 1]."""
+def homing():
+    """A plane where episodes begin anywhere and being within 0.2 of the middle pays 1, so that no action is good everywhere; agents see a blurred disc,
+    uint8 [20, 20, 1]. Going straight there gets 35.8 on average, random actions 1.6."""
+    env = plane(speed=0.1, limit=40)
 
     def drawn(place):
-        return jnp.round(255.0 * picture(place, 12)).astype(jnp.uint8).reshape(12, 12, 1)
+        return jnp.round(255.0 * picture(place, 20)).astype(jnp.uint8).reshape(20, 20, 1)
 
     def reset(key):
-        state, obs = env.reset(key)
-        return state, drawn(obs)
+        state, _ = env.reset(key)
+        place = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
+        return state._replace(place=place), drawn(place)
 
     def step(state, key, action):
         state, made = env.step(state, key, action)
-        return state, made._replace(obs=drawn(made.obs))
+        home = jnp.all(jnp.abs(state.place) < 0.2).astype(jnp.float32)
+        return state, made._replace(obs=drawn(state.place), reward=home)
 
-    return env._replace(spec=env.spec._replace(observation=PICTURES), reset=reset, step=step)
+    return env._replace(spec=env.spec._replace(observation=spaces.Box(0, 255, (20, 20, 1), np.uint8)), reset=reset, step=step)
 
 
-CORNER = {"speed": 0.1, "limit": 40, "goal": 0.3}
-SMALL = {"hidden": (32,), "latent": 16, "augment": 1, "learning_rate": 2e-3, "target_rate": 0.02}
+SMALL = {"hidden": (64,), "latent": 16, "augment": 1, "learning_rate": 1e-3, "target_rate": 0.02}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", [functools.partial(drq, policy_delay=1), functools.partial(drq_v2, noise_updates=500)])
-def test_a_corner_is_found_from_pictures(agent):
-    """The best is 37: the fourth step is the first beyond 0.3. Measured: docs/methods/drq.md."""
-    found = returns(pictured(plane(**CORNER)), functools.partial(agent, **SMALL), 1000, lanes=8, discount=0.95, batch_size=64)
+@pytest.mark.parametrize("agent", [functools.partial(drq, policy_delay=1), functools.partial(drq_v2, noise_updates=1000)])
+def test_the_way_home_is_seen(agent):
+    """Measured, longer and without shifts too: docs/methods/drq.md."""
+    found = returns(homing(), functools.partial(agent, **SMALL), 1000, lanes=8, discount=0.95, batch_size=64)
     assert np.median(found) > 25.0, found
 
 
@@ -174,5 +177,5 @@ def test_the_gain_of_latents_goes_with_pictures():
         return intrinsic(spec, information_gain(given(spec, "latent"), hidden=(8,)), normalize="standard", input="latent")
 
     agent = functools.partial(max_info_drq, **SMALL)
-    found = returns(pictured(plane(**CORNER)), agent, 20, gain, lanes=4, batch_size=16, random_steps=16, learning_starts=16)
+    found = returns(homing(), agent, 20, gain, lanes=4, batch_size=16, random_steps=16, learning_starts=16)
     assert np.isfinite(found).all()
