@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import math
 import pkgutil
 from pathlib import Path
@@ -211,3 +212,26 @@ def test_presets_are_runs(preset):
     group, _, option = preset.partition("=")
     experiment(compose([preset]))
     assert (CONFIGS / group / f"{option}.yaml").read_text().splitlines()[1].startswith("# ")
+
+
+def commands_in_comments() -> list[str]:
+    """What presets say to run beside them: words from ``paper=`` or ``experiment=`` on, as long as they are settings."""
+    found = []
+    for group in PRESETS:
+        for file in (CONFIGS / group).rglob("*.yaml"):
+            for line in file.read_text().splitlines():
+                words = line.split() if line.startswith("# ") else []
+                for start in (n for n, word in enumerate(words) if word.startswith(tuple(f"{g}=" for g in PRESETS))):
+                    settings = list(itertools.takewhile(lambda word: "=" in word, (word.rstrip(",;.") for word in words[start:])))
+                    ended = [n for n, word in enumerate(words[start : start + len(settings)]) if word[-1] in ",;."]
+                    found.append(" ".join(settings[: ended[0] + 1] if ended else settings))
+    return sorted(set(found))
+
+
+def test_presets_name_commands():
+    assert len(commands_in_comments()) > 10
+
+
+@pytest.mark.parametrize("command", commands_in_comments())
+def test_what_presets_say_to_run_can_be_run(command):
+    experiment(compose(command.split()))
