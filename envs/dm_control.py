@@ -9,7 +9,10 @@ papers count two environment steps for each.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from ctypes.util import find_library
+from pathlib import Path
 from typing import Any
 
 import gymnasium as library
@@ -75,29 +78,43 @@ class Suite(library.Env):
         return self.inner.physics.render(height=240, width=320, camera_id=0)
 
 
+def way_to_draw() -> str:
+    """What draws without a screen here; without either, dm_control must be told not to draw, or it cannot be imported."""
+    return next((way for way, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if find_library(library)), "disabled")
+
+
 def imported() -> Any:
     """dm_control.suite. Raises Refusal where it cannot be imported."""
-    os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a screen
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", way_to_draw())
     try:
         from dm_control import suite
-    except (ImportError, AttributeError) as error:  # the second where OpenGL finds no library
-        raise Refusal(f"env=dm_control needs dm_control, which cannot be imported ({error}){extra_hint('dm_control')}; it draws with MUJOCO_GL=egl") from None
+    except (ImportError, AttributeError, RuntimeError) as error:  # the latter where OpenGL finds no library, and for an unknown MUJOCO_GL
+        hint = extra_hint("dm_control") if isinstance(error, ImportError) else ""
+        draws = "MUJOCO_GL=egl or osmesa draws without a screen, MUJOCO_GL=disabled does without pictures"
+        raise Refusal(f"env=dm_control needs dm_control, which cannot be imported ({error}){hint}; {draws}") from None
     return suite
 
 
-def check_drawing(make: Callable[[], Suite]) -> None:
-    """Draw once. Raises Refusal where that fails."""
-    try:
-        world = make()
-        world.reset(seed=0)
-        world.close()
-    except Refusal:
-        raise
-    except Exception as error:  # each way of drawing fails with errors of its own
+TRIAL = """
+import os, sys
+try:
+    from envs.dm_control import Suite
+    Suite("cartpole", "swingup", 1, pixels=9).reset(seed=0)
+except Exception as error:
+    print(f"{type(error).__name__}: {error}", flush=True)
+    os._exit(1)
+"""
+
+
+def check_drawing() -> None:
+    """Draw once, in a process of its own: what fails leaves half-made contexts behind, which complain when they are deleted. Raises Refusal where it does."""
+    root = Path(__file__).resolve().parent.parent
+    tried = subprocess.run([sys.executable, "-c", TRIAL], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if tried.returncode != 0:
+        reason = " ".join(tried.stdout.split())[:160] or f"it ended with code {tried.returncode}"
         ways = "MUJOCO_GL=egl (Debian: apt install libegl1) or MUJOCO_GL=osmesa (libosmesa6)"
-        raise Refusal(
-            f"env.pixels needs MuJoCo to draw, and MUJOCO_GL={os.environ['MUJOCO_GL']} fails here ({type(error).__name__}: {error}); use {ways}"
-        ) from None
+        raise Refusal(f"env.pixels needs MuJoCo to draw, and MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} fails here ({reason}); use {ways}")
 
 
 def vector(observation: dict[str, Any]) -> np.ndarray:
@@ -143,5 +160,5 @@ def dm_control(
         return Suite(domain, task, action_repeat, "rgb_array" if render else None, pixels, frames, shadows)
 
     if pixels is not None:
-        check_drawing(make)
+        check_drawing()
     return hosted(id, make, workers)

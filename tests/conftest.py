@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -13,6 +15,19 @@ assert "jax" not in sys.modules, "jax reads its environment once, when it is imp
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "tests" / devices.processor()))
 devices.prepare(2)
+
+
+@pytest.fixture(scope="session")
+def draws():
+    """Skips what needs MuJoCo's pictures where there are none."""
+    from envs.builder import Refusal
+    from envs.dm_control import check_drawing, imported
+
+    try:
+        imported()
+        check_drawing()
+    except Refusal as error:
+        pytest.skip(str(error))
 
 
 def pytest_configure(config):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from envs import snapshot
 from envs.builder import Refusal
-from envs.dm_control import Suite, dm_control, vector
+from envs.dm_control import Suite, dm_control, vector, way_to_draw
 from envs.robotics import SparseSuccess, robotics
 
 
@@ -35,7 +39,7 @@ def test_the_time_limit_truncates():
     assert ends == [(False, False)] * 3 + [(False, True)]
 
 
-def test_pictures_are_what_the_first_camera_sees():
+def test_pictures_are_what_the_first_camera_sees(draws):
     """Beside the suite itself, from the same seed: stacked newest last, an episode's first frame repeated; fewer shadows, other pictures."""
     from dm_control import suite
 
@@ -55,13 +59,31 @@ def test_pictures_are_what_the_first_camera_sees():
     assert not np.array_equal(seen[..., :3], seen[..., 3:])
 
 
-def test_where_nothing_can_be_drawn_the_refusal_names_a_way(monkeypatch):
-    def fails(*_, **__):
-        raise RuntimeError("no display")
-
-    monkeypatch.setattr(Suite, "observed", fails)
-    with pytest.raises(Refusal, match=r"no display.*libegl1"):
+def test_where_nothing_can_be_drawn_the_refusal_names_a_way(monkeypatch, capfd):
+    """GLFW needs a screen; one line, whatever the libraries have to say."""
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(Refusal, match=r"MUJOCO_GL=glfw fails here \(\w+: .+\); use MUJOCO_GL=egl.*libegl1") as refused:
         dm_control(id="cartpole-swingup", pixels=20)
+    assert "\n" not in str(refused.value) and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("libraries", "way"), [(["EGL", "OSMesa"], "egl"), (["OSMesa"], "osmesa"), ([], "disabled")])
+def test_it_draws_with_what_there_is(libraries, way, monkeypatch):
+    monkeypatch.setattr("envs.dm_control.find_library", lambda name: name if name in libraries else None)
+    assert way_to_draw() == way
+
+
+def test_numbers_need_nothing_that_draws():
+    program = "from envs.dm_control import dm_control; dm_control(id='cartpole-swingup'); dm_control(id='cartpole-swingup', pixels=20)"
+    told = subprocess.run([sys.executable, "-c", program], env=os.environ | {"MUJOCO_GL": "disabled"}, capture_output=True, text=True)
+    assert "MUJOCO_GL=disabled fails here" in told.stderr.splitlines()[-1]
+
+
+def test_an_unknown_way_of_drawing_is_refused_in_one_line():
+    tried = [sys.executable, "-m", "runners.cli", "train", "env=dm_control", "agent=sac", "exploration=none"]
+    told = subprocess.run(tried, env=os.environ | {"MUJOCO_GL": "nonsense"}, capture_output=True, text=True)
+    assert told.returncode == 2 and len(told.stderr.splitlines()) == 1 and "MUJOCO_GL must be one of" in told.stderr
 
 
 @pytest.mark.medium
@@ -72,7 +94,7 @@ def test_snapshots_are_exact(task):
 
 
 @pytest.mark.medium
-def test_snapshots_hold_the_stacked_frames():
+def test_snapshots_hold_the_stacked_frames(draws):
     assert snapshot.why_not(Suite("cartpole", "swingup", 4, pixels=16, frames=3, shadows=False), steps=10) is None
 
 

@@ -34,6 +34,8 @@ class Seen:
 
 @pytest.fixture(scope="module", params=HOST_WORLDS)
 def seen(request):
+    if HOST_WORLDS[request.param].get("pixels") is not None:
+        request.getfixturevalue("draws")
     made = Seen(request.param)
     yield made
     made.lanes.close()
