@@ -57,9 +57,8 @@ def on_policy(
     """Runner for ``make_agent(spec)`` and ``make_intrinsic(spec)``.
 
     discount, extrinsic_weight, reward_shift and shift_mode belong to the world's own rewards (``runners/rewards.py``); those of the bonus come with
-    ``make_intrinsic``. ``overlap`` (host
-    worlds only; refused for JAX worlds): learn from the rollout before while the next is collected, so that the acting policy is
-    one rollout older.
+    ``make_intrinsic``. ``overlap`` (host worlds only; refused for JAX worlds): learn from the rollout before while the next is collected, so that the
+    acting policy is one rollout older.
     """
     pieces = iteration(
         env.spec._replace(lanes=lanes, axis=axis),
