@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from envs.builder import FLAG, Anything, Choice, Entries, Integer, Optional, Refusal, Text, check, closest, locate, ranges_of
 from envs.wrappers import wrapped
 from exploration.intrinsic import intrinsic
-from runners import views
+from runners import goals, views
 from runners.batching import BATCHINGS
 from runners.compose import flatten, get, put
 
@@ -49,6 +49,7 @@ PARTS = ("env", "agent", "runner", "exploration")
 SETTINGS = {
     "seeds": Seeds(),
     "total_steps": Integer(1, MOST_STEPS),
+    "stop_when": Optional(goals.Goal()),
     "vmap": Anything(),
     "run_dir": Optional(Text("a folder, as runs/mine")),
     "overwrite": FLAG,
@@ -75,6 +76,7 @@ def settings(config: dict[str, Any]) -> None:
     config.setdefault("logger", views.without())  # runs from before these settings have none
     config.setdefault("profile", False)
     config.setdefault("init_from", None)
+    config.setdefault("stop_when", None)
     check_grouped(config)
     for key, legal in SETTINGS.items():
         value = get(config, key)

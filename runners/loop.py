@@ -69,6 +69,7 @@ class Loop:
     remember: Remember
     reporter: Reporter
     headline: Callable[[list[dict]], str]  # metrics rows -> what the progress bar says
+    goal: Callable[[list[dict]], bool] = lambda rows: False  # newest rows of the members that are not frozen -> whether the run may end here
     asked: int | None = None  # the signal that asked to stop
 
     def run(self) -> None:
@@ -91,6 +92,7 @@ class Loop:
         evaluate_at = evaluation_iterations(self.evaluations, self.total, self.per_iteration)
         stops = sorted({*range(length, self.total, length), self.total, *evaluate_at})
         saved, call = time.monotonic(), 1
+        self._end_at_goal()
         note = self.headline(self.remember.last_rows)
         while self.remember.iteration < self.total:
             now = self.remember.iteration
@@ -108,6 +110,8 @@ class Loop:
                     note = self._write_metrics()
                 if until in evaluate_at:
                     self._evaluate()
+                if self._end_at_goal() and evaluate_at and until not in evaluate_at:
+                    self._evaluate()
             self.reporter.advance(self.steps, note)
             due = time.monotonic() - saved >= self.checkpoint_seconds
             if self.asked is not None or due or self.remember.iteration == self.total:
@@ -120,6 +124,18 @@ class Loop:
     def steps(self) -> int:
         """Environment steps per member so far."""
         return self.remember.iteration * self.per_iteration
+
+    def _end_at_goal(self) -> bool:
+        """Let the run end here if it has reached its goal; whether it has. Only what is remembered decides, so a resumed run ends at the same place."""
+        evaluation = self.remember.evaluations[-1] if self.remember.evaluations else [{}] * len(self.members)
+        newest = {row["member"]: row for row in self.remember.last_rows}
+        rows = [newest.get(i, {}) | evaluation[i] for i in range(len(self.members)) if str(i) not in self.remember.frozen]
+        if not rows or not self.goal(rows):
+            return False
+        if self.remember.iteration < self.total:
+            self.reporter.say(f"the goal is reached: the run ends at step {self.steps:,}")
+        self.total = self.remember.iteration
+        return True
 
     def _freeze(self) -> None:
         for i in np.flatnonzero(~self.batch.sound()):

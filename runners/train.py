@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.builder import Refusal
-from runners import checkpoint, init_from, memory, profile
+from runners import checkpoint, goals, init_from, memory, profile
 from runners.base import HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
@@ -102,6 +102,8 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     reporter = Reporter(rounded, len(members), config["logger"]["console"])
     if rounded != config["total_steps"]:
         reporter.say(f"total_steps={config['total_steps']:,} is rounded up to {rounded:,}: whole iterations of {runner.steps_per_iteration:,} steps")
+    if config["stop_when"]:
+        goals.refuse_unknown(config["stop_when"], {*batch.template()[1], *(goals.EVALUATED if config["evaluations"] else ())})
     devices = len(jax.local_devices())
     place = f"{plural(len(members), 'member')} by {batching} on {plural(devices, jax.default_backend() + ' device')}"
     reporter.say(f"{path}: {place}; memory about {memory.readable(plan['peak'])} (state {memory.readable(plan['state'])}); compiling")
@@ -150,6 +152,7 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
         remember=remember,
         reporter=reporter,
         headline=headline,
+        goal=goals.reached(config["stop_when"]),
     )
     reporter.say(f"compiled in {seconds} s; stepping")
     views = views_of(made, directory.path, reporter.say)
