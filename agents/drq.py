@@ -28,20 +28,31 @@ max_info_drq = variant(
     augment=4,
     max_info=True,
 )
+V2 = {
+    "encoder": "drq",
+    "latent": 50,
+    "augment": 4,
+    "policy_delay": 1,
+    "exploration_noise": 1.0,
+    "final_noise": 0.1,
+    "noise_clip": 0.3,
+    "noisy_policy": True,
+    "learning_rate": 1e-4,
+    "target_rate": 0.01,
+}
 drq_v2 = variant(
     td3,
     "drq_v2",
     __name__,
     "A noisy policy whose noise falls, with shifted pictures and a shared encoder; arguments as those of ``agents.td3.td3``.",
     hidden=(1024, 1024),
-    encoder="drq",
-    latent=50,
-    augment=4,
-    policy_delay=1,
-    exploration_noise=1.0,
-    final_noise=0.1,
-    noise_clip=0.3,
-    noisy_policy=True,
-    learning_rate=1e-4,
-    target_rate=0.01,
+    **V2,
+)
+max_info_drq_v2 = variant(
+    td3,
+    "max_info_drq_v2",
+    __name__,
+    "DrQ-v2 whose actor follows critics of the information gain as well; arguments as those of ``agents.td3.td3``.",
+    max_info=True,
+    **V2,
 )

@@ -37,7 +37,7 @@ from agents.critics import critics as make_critics
 from agents.descent import Part, descend, every, mean_of, part, towards
 from agents.distributions import distribution
 from agents.networks import ACTIVATIONS, ENCODERS, dummy
-from agents.streams import MIXES, total
+from agents.streams import MIXES, information_of, total
 from envs.base import PyTree, Spec, box_bounds
 from envs.builder import FLAG, FRACTION, POSITIVE, Choice, Integer, Optional, Real, Refusal, Sizes, options
 
@@ -156,7 +156,7 @@ def sac(
     def learn(state, key, inputs):
         sample, signal = inputs
         stream = total(signal.streams[:1] if max_info else signal.streams, mix)  # the gain is in the losses: it is no reward as well
-        information, weight = gain_of(signal)
+        information, weight = information_of(signal) if max_info else (None, 0.0)
         next_key, subset_key, drop_key, slow_drop_key, actor_key, slow_key = jax.random.split(key, 6)
         alpha = jnp.exp(state.alpha.params)
         second = weight * jnp.exp(state.gain.params) if max_info else 0.0
@@ -217,13 +217,6 @@ def sac(
         if max_info:
             metrics["policy/information_temperature"] = jnp.asarray(second, jnp.float32)
         return state, Learnt(metrics, jnp.abs(jnp.mean(values, axis=0) - target))
-
-    def gain_of(signal):
-        if not max_info:
-            return None, 0.0
-        if signal.regulariser is None:
-            raise Refusal("agent.max_info=true needs a bonus with gradients, which reads obs and action alone; use exploration=information_gain")
-        return signal.regulariser
 
     def encode(state, obs):
         if judges.encode:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from agents.base import RewardStream, Sample, Signal
 from agents.critics import critics
-from agents.drq import drq, drq_v2, max_info_drq
+from agents.drq import drq, drq_v2, max_info_drq, max_info_drq_v2
 from agents.sac import sac
 from agents.td3 import td3
 from envs.base import Spec
@@ -170,12 +170,13 @@ def test_the_way_home_is_seen(agent):
 
 
 @pytest.mark.medium
-def test_the_gain_of_latents_goes_with_pictures():
+@pytest.mark.parametrize("kind", [max_info_drq, max_info_drq_v2])
+def test_the_gain_of_latents_goes_with_pictures(kind):
     """A few iterations of MaxInfoRL on DrQ, the ensemble predicting the shared encoder's latents."""
 
     def gain(spec):
         return intrinsic(spec, information_gain(given(spec, "latent"), hidden=(8,)), normalize="standard", input="latent")
 
-    agent = functools.partial(max_info_drq, **SMALL)
+    agent = functools.partial(kind, **SMALL)
     found = returns(homing(), agent, 20, gain, lanes=4, batch_size=16, random_steps=16, learning_starts=16)
     assert np.isfinite(found).all()

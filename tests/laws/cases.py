@@ -164,6 +164,8 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "drq": AgentCase(tiny_sac("drq", "drq", latent=6, augment=1, policy_delay=1), PICTURES, BOX_ACTIONS),
     "drq_v2": AgentCase(tiny_sac("drq", "drq_v2", latent=6, augment=1, shifts=(0.0, 1.0)), PICTURES, BOX_ACTIONS),
     "max_info_drq": AgentCase(tiny_sac("drq", "max_info_drq", latent=6, augment=1), PICTURES, BOX_ACTIONS),
+    "td3/max_info": AgentCase(tiny_sac("td3", "td3", max_info=True, policy_delay=1), action=BOX_ACTIONS, streams=TWO),
+    "max_info_drq_v2": AgentCase(tiny_sac("drq", "max_info_drq_v2", latent=6, augment=1), PICTURES, BOX_ACTIONS, streams=TWO),
     "sac/latent": AgentCase(tiny_sac(latent=6), action=BOX_ACTIONS),
 }
 

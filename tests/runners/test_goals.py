@@ -10,7 +10,8 @@ from runners import api, goals, loop
 from runners.rundir import digest
 from tests.runners.tiny import TINY
 
-RUN = [*TINY[:-1], "total_steps=640", "seeds=2", "segments=10", "exploration=counts", "exploration.key=state", "logger.console=false", "evaluations=2", "batching=vmap"]
+COUNTS = ["exploration=counts", "exploration.key=state"]
+RUN = [*TINY[:-1], *COUNTS, "total_steps=640", "seeds=2", "segments=10", "logger.console=false", "evaluations=2", "batching=vmap"]
 
 
 @pytest.fixture(scope="module")
