@@ -88,4 +88,5 @@ def members(config: dict[str, Any]) -> int:
     count = seeds if isinstance(seeds, int) else len(seeds) if isinstance(seeds, list) else 1
     for values in composition.flatten(config.get("vmap") or {}).values():
         count *= max(len(values), 1) if isinstance(values, list) else 1
+    count *= max((len(v) for v in composition.flatten(config.get("zip") or {}).values() if isinstance(v, list)), default=1)
     return 2 if config.get("debug") is True else max(count, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from envs.builder import FLAG, Anything, Choice, Entries, Integer, Optional, Refusal, Text, check, closest, locate, ranges_of
 from envs.wrappers import wrapped
@@ -15,45 +15,20 @@ from exploration.intrinsic import intrinsic
 from runners import goals, views
 from runners.batching import BATCHINGS
 from runners.compose import flatten, get, put
-
-MOST_MEMBERS, MOST_STEPS = 2**16, 10**15
-
-
-class CountOrSteps(NamedTuple):
-    """How many, or a list of environment steps; static."""
-
-    traceable = False
-
-    def accepts(self, value: Any) -> bool:
-        listed = isinstance(value, (list, tuple)) and all(Integer(1, MOST_STEPS).accepts(v) for v in value)
-        return listed or Integer(0, 100_000).accepts(value)
-
-    def describe(self) -> str:
-        return "a whole number in [0, 100000], or a list of environment steps, as [10000,50000]"
-
-
-class Seeds(NamedTuple):
-    """How many, or a list of seeds; static."""
-
-    traceable = False
-
-    def accepts(self, value: Any) -> bool:
-        listed = isinstance(value, (list, tuple)) and 0 < len(value) <= MOST_MEMBERS
-        return bool(listed and all(Integer(0, 2**32 - 1).accepts(v) for v in value)) or Integer(1, MOST_MEMBERS).accepts(value)
-
-    def describe(self) -> str:
-        return f"a count in [1, {MOST_MEMBERS}], or a list of whole numbers from 0 to 2^32 - 1, as [0,1,2]"
-
+from runners.ranges import MOST_STEPS, CountOrSteps, Runs, Seeds
 
 PARTS = ("env", "agent", "runner", "exploration")
 SETTINGS = {
     "seeds": Seeds(),
     "total_steps": Integer(1, MOST_STEPS),
+    "stop_at": Optional(Integer(1, MOST_STEPS)),
     "stop_when": Optional(goals.Goal()),
     "vmap": Anything(),
+    "zip": Anything(),
     "run_dir": Optional(Text("a folder, as runs/mine")),
     "overwrite": FLAG,
     "init_from": Optional(Text("a finished run")),
+    "continues": Optional(Runs()),
     "batching": Choice(("auto", *BATCHINGS)),
     "segments": Integer(1, 1_000_000),
     "evaluations": CountOrSteps(),
@@ -76,15 +51,22 @@ def settings(config: dict[str, Any]) -> None:
     config.setdefault("logger", views.without())  # runs from before these settings have none
     config.setdefault("profile", False)
     config.setdefault("init_from", None)
-    config.setdefault("stop_when", None)
+    for later in ("stop_at", "stop_when", "continues"):
+        config.setdefault(later, None)
+    config.setdefault("zip", {})
     check_grouped(config)
     for key, legal in SETTINGS.items():
         value = get(config, key)
-        if isinstance(value, float) and value.is_integer() and abs(value) <= MOST_STEPS and isinstance(legal, (Integer, Seeds, CountOrSteps)):
+        kind = legal.inner if isinstance(legal, Optional) else legal
+        if isinstance(value, float) and value.is_integer() and abs(value) <= MOST_STEPS and isinstance(kind, (Integer, Seeds, CountOrSteps)):
             value = int(value)
             put(config, key, value)
         if not legal.accepts(value):
             raise Refusal(f"{key}={value!r} is not legal: it must be {legal.describe()}")
+    if config["stop_at"] and config["stop_at"] > config["total_steps"]:
+        raise Refusal(f"stop_at={config['stop_at']} is beyond total_steps={config['total_steps']}; a longer run is total_steps=...")
+    if config["continues"] and config["init_from"]:
+        raise Refusal("continues and init_from are both given; leave one out")
     seeds = config["seeds"]
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if len(set(seeds)) != len(seeds):
@@ -94,7 +76,7 @@ def settings(config: dict[str, Any]) -> None:
 
 def check_grouped(config: Mapping[str, Any]) -> None:
     """Settings with a dot in their name are where they belong, and nothing else is there (checkpoint=5, +logger.foo=1)."""
-    given = flatten({key: value for key, value in config.items() if key not in (*PARTS, "vmap")})
+    given = flatten({key: value for key, value in config.items() if key not in (*PARTS, "vmap", "zip")})
     for key, value in given.items():
         inside = [name for name in SETTINGS if name.startswith(key + ".")]
         if inside:
@@ -102,7 +84,7 @@ def check_grouped(config: Mapping[str, Any]) -> None:
         if key not in SETTINGS:
             raise Refusal(f"unknown key {key}{closest(key, SETTINGS)}")
     for key in SETTINGS:
-        if key not in given and key != "vmap":
+        if key not in given and key not in ("vmap", "zip"):
             raise Refusal(f"{key} is missing from the configuration; give it, as {key}=...")
 
 
@@ -164,23 +146,23 @@ def check_entry(part: str, entry: Mapping[str, Any], at: str) -> None:
                     check_entry(part, inner, f"{at}.{name}")
 
 
-def check_swept(config: Mapping[str, Any], path: str, values: list[Any]) -> None:
-    """A ``vmap.<path>`` must name a number that may be traced, with legal values only."""
+def check_swept(config: Mapping[str, Any], path: str, values: list[Any], word: str = "vmap", repeats: bool = False) -> None:
+    """A ``vmap.<path>`` (or ``zip.<path>``) must name a number that may be traced, with legal values only."""
     part, _, name = path.partition(".")
     if part not in PARTS or not name or "." in name:
-        raise Refusal(f"vmap.{path}: only numbers of {', '.join(PARTS)} can differ between members, as vmap.exploration.scale=[0.1,1]")
+        raise Refusal(f"{word}.{path}: only numbers of {', '.join(PARTS)} can differ between members, as vmap.exploration.scale=[0.1,1]")
     builder = locate(config[part]["_target_"])
     ranges = entry_ranges(part, builder)
     if name not in ranges:
         legal = [n for n, kind in ranges.items() if kind.traceable]
-        raise Refusal(f"vmap.{path}: {builder.__name__} takes no {name!r}{closest(name, legal)}")
+        raise Refusal(f"{word}.{path}: {builder.__name__} takes no {name!r}{closest(name, legal)}")
     if not ranges[name].traceable:
         advice = f"sweep it with -m {path}={','.join(map(str, values))}"
-        raise Refusal(f"vmap.{path}: {name} decides the shape of the program and cannot differ inside one; {advice}")
+        raise Refusal(f"{word}.{path}: {name} decides the shape of the program and cannot differ inside one; {advice}")
     if not values:
-        raise Refusal(f"vmap.{path} is empty; give at least one value, as vmap.{path}=[0.1,1]")
+        raise Refusal(f"{word}.{path} is empty; give at least one value, as {word}.{path}=[0.1,1]")
     for value in values:
         if value is None or not ranges[name].accepts(value):
-            raise Refusal(f"vmap.{path}: {value!r} is not legal: it must be {ranges[name].describe()}")
-    if len(set(values)) != len(values):
-        raise Refusal(f"vmap.{path}={values} names a value twice: the same run would be counted as two")
+            raise Refusal(f"{word}.{path}: {value!r} is not legal: it must be {ranges[name].describe()}")
+    if not repeats and len(set(values)) != len(values):
+        raise Refusal(f"{word}.{path}={values} names a value twice: the same run would be counted as two")

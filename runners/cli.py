@@ -13,7 +13,7 @@ CONFIGS = ROOT / "configs"
 HELP = """Farlands: research on exploration in reinforcement learning.
 
   scripts/farlands train [key=value ...]     run an experiment, all seeds at once; the same command resumes it
-  scripts/farlands train -m key=a,b [...]    sweep: one run for every combination
+  scripts/farlands train -m key=a,b [...]    sweep, search, or send to a cluster (docs/sweeps.md)
   scripts/farlands play RUN                  a video of the trained policy
   scripts/farlands export RUN DIRECTORY      a data set of what the policy does, in minari's format
   scripts/farlands resume RUN                go on with a run that was stopped
@@ -137,13 +137,18 @@ def train_command(arguments: list[str]) -> int:
         print("scripts/farlands train [key=value ...]\n")
         list_command([])
         print("\n" + (CONFIGS / "train.yaml").read_text())
+        print("With -m, beside these:\n" + (CONFIGS / "sweep.yaml").read_text())
         return 0
     if any(a in ("-m", "--multirun") for a in arguments):
-        from runners.multirun import multirun
+        from runners.sweeps.command import sweep
 
-        return multirun([a for a in arguments if a not in ("-m", "--multirun")])
+        return sweep([a for a in arguments if a not in ("-m", "--multirun")])
     from runners.compose import compose
 
+    if os.environ.pop("FARLANDS_JOB", None):
+        from runners.sweeps.jobs import end_with_parent
+
+        end_with_parent()
     return execute(compose(arguments))
 
 

@@ -34,11 +34,6 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def normalise(overrides: list[str]) -> list[str]:
-    """``vmap.X=`` and the presets need Hydra's + prefix; nobody should have to know."""
-    return [f"+{o}" if re.match(rf"(vmap\.|({'|'.join(PRESETS)})=)", o) else o for o in overrides]
-
-
 def compose(overrides: list[str]) -> dict[str, Any]:
     """The resolved configuration. Raises Refusal with one readable line for anything wrong."""
     settings = [Setting(override) for override in overrides]
@@ -209,8 +204,9 @@ def check_kept(tree: dict[str, Any], setting: Setting, others: list[Setting]) ->
             other = next((s.shown for s in others if s is not setting and (s.key + ".").startswith(setting.key + ".")), None)
             other = other or next((s.shown for s in others if s is not setting and setting.key.startswith(s.key + ".")), "another setting")
             raise Refusal(f"{setting.shown} and {other} are both given; leave one out")
-        if get(tree, f"vmap.{key}", nothing) is not nothing:
-            raise Refusal(f"{setting.shown} has no effect beside vmap.{key}; leave one out")
+        hiding = next((word for word in ("vmap", "zip") if get(tree, f"{word}.{key}", nothing) is not nothing), None)
+        if hiding:
+            raise Refusal(f"{setting.shown} has no effect beside {hiding}.{key}; leave one out")
     if setting.deletes and get(tree, setting.key, nothing) is not nothing:
         raise Refusal(f"{setting.shown} takes out what another setting gives; leave one out")
 

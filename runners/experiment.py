@@ -21,8 +21,9 @@ from exploration.base import Bonus
 from exploration.intrinsic import Intrinsic, given, intrinsic
 from runners.base import HostRunner, Runner
 from runners.batching import AXIS
-from runners.checks import MOST_MEMBERS, PARTS, check_parts, check_swept, parted, settings, whole_numbers
-from runners.compose import flatten, put
+from runners.checks import PARTS, check_parts, check_swept, parted, settings, whole_numbers
+from runners.compose import flatten, get, put
+from runners.ranges import MOST_MEMBERS
 
 
 class Member(NamedTuple):
@@ -62,12 +63,13 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
     swept = {path: list(values) if isinstance(values, (list, tuple)) else [values] for path, values in flatten(config["vmap"]).items()}
     for path, values in swept.items():
         check_swept(config, path, values)
-    number = math.prod(map(len, swept.values())) * len(config["seeds"])
+    points = together(config)
+    number = math.prod(map(len, swept.values())) * len(points) * len(config["seeds"])
     if number > MOST_MEMBERS:
         raise Refusal(f"seeds and vmap make {number:,} members; at most {MOST_MEMBERS:,} fit into one program: give fewer, or sweep with -m")
-    combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    combinations = [dict(zip(swept, values, strict=True)) | point for values in itertools.product(*swept.values()) for point in points]
     members = [Member(seed, hyper) for hyper in combinations for seed in config["seeds"]]
-    if any(path.startswith("env.") for path in swept):  # a world of its own for every member
+    if any(path.startswith("env.") for path in members[0].hyper):  # a world of its own for every member
         return Experiment(config, members, lambda hyper: make_runner(replaced(config, hyper)))
 
     @functools.cache
@@ -76,6 +78,23 @@ def experiment(config: Mapping[str, Any]) -> Experiment:
             return make_world(config)
 
     return Experiment(config, members, lambda hyper: make_runner(replaced(config, hyper), world()))
+
+
+def together(config: dict[str, Any]) -> list[dict[str, float]]:
+    """The points of ``zip``: the first values of all its lists, the second ones, and so on. Raises Refusal for lists that do not fit."""
+    lists = {path: list(values) if isinstance(values, (list, tuple)) else [values] for path, values in flatten(config["zip"]).items()}
+    for path, values in lists.items():
+        check_swept(config, path, values, word="zip", repeats=True)
+        if get(config["vmap"], path) is not None:
+            raise Refusal(f"zip.{path} and vmap.{path} are both given; leave one out")
+    lengths = {path: len(values) for path, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"zip.{path} has {count}" for path, count in lengths.items())
+        raise Refusal(f"the lists of zip go together, one value of each, so they must be equally long: {said}")
+    points = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)] or [{}]
+    if len({tuple(point.values()) for point in points}) != len(points):
+        raise Refusal("zip names a point twice: the same run would be counted as two")
+    return points
 
 
 def make_world(config: Mapping[str, Any]) -> Environment | HostEnvironment:

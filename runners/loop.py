@@ -10,8 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import jax
 import numpy as np
@@ -20,22 +19,11 @@ from runners import checkpoint, policies
 from runners.batching import Batch
 from runners.experiment import Member
 from runners.progress import Reporter
+from runners.remember import Remember
 from runners.rundir import RunDirectory
 
 CALL_SECONDS = 1.0  # aimed length of one call of the compiled program
 EVALUATION_STREAM = 2**31 - 1  # keys of evaluations are derived from this and the iteration
-
-
-@dataclass
-class Remember:
-    """What the loop knows beside the members' states; part of every checkpoint."""
-
-    iteration: int = 0
-    seconds: float = 0.0  # spent stepping, over all starts of the run
-    frozen: dict[str, int] = field(default_factory=dict)  # member -> environment steps at which a number became NaN
-    evaluations: list[list[dict[str, Any]]] = field(default_factory=list)  # per evaluation, per member
-    last_rows: list[dict[str, Any]] = field(default_factory=list)  # newest line of metrics per member
-    program: dict[str, Any] = field(default_factory=dict)  # what computed it: batching, devices, versions
 
 
 def evaluation_iterations(evaluations: int | list[int], total: int, per_iteration: int) -> set[int]:
@@ -60,7 +48,8 @@ class Loop:
     batch: Batch
     members: list[Member]
     directory: RunDirectory
-    total: int  # iterations
+    total: int  # iterations that schedules are made for
+    end: int  # iterations that are made
     per_iteration: int  # environment steps per member
     segments: int
     evaluations: int | list[int]  # how many, evenly spaced, or at which environment steps
@@ -74,7 +63,7 @@ class Loop:
 
     def run(self) -> None:
         """Returns when all iterations are done. Raises Stopped after a signal, with a checkpoint written."""
-        handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
         try:
             self._run()
         finally:
@@ -90,11 +79,11 @@ class Loop:
     def _run(self) -> None:
         length = -(-self.total // self.segments)
         evaluate_at = evaluation_iterations(self.evaluations, self.total, self.per_iteration)
-        stops = sorted({*range(length, self.total, length), self.total, *evaluate_at})
+        stops = sorted({*range(length, self.end, length), self.end, *(i for i in evaluate_at if i < self.end)})
         saved, call = time.monotonic(), 1
         self._end_at_goal()
         note = self.headline(self.remember.last_rows)
-        while self.remember.iteration < self.total:
+        while self.remember.iteration < self.end:
             now = self.remember.iteration
             until = next(s for s in stops if s > now)
             count = min(call, until - now)
@@ -106,18 +95,19 @@ class Loop:
             self.remember.seconds += elapsed
             self._freeze()
             if self.remember.iteration == until:
-                if until % length == 0 or until == self.total:
+                if until % length == 0 or until == self.end:
                     note = self._write_metrics()
                 if until in evaluate_at:
                     self._evaluate()
-                if self._end_at_goal() and evaluate_at and until not in evaluate_at:
+                self._end_at_goal()
+                if until == self.end and evaluate_at and until not in evaluate_at:
                     self._evaluate()
             self.reporter.advance(self.steps, note)
             due = time.monotonic() - saved >= self.checkpoint_seconds
-            if self.asked is not None or due or self.remember.iteration == self.total:
+            if self.asked is not None or due or self.remember.iteration == self.end:
                 self.save()
                 saved = time.monotonic()
-            if self.asked is not None and self.remember.iteration < self.total:
+            if self.asked is not None and self.remember.iteration < self.end:
                 raise Stopped(self.asked, str(self.directory.path))
 
     @property
@@ -125,17 +115,15 @@ class Loop:
         """Environment steps per member so far."""
         return self.remember.iteration * self.per_iteration
 
-    def _end_at_goal(self) -> bool:
-        """Let the run end here if it has reached its goal; whether it has. Only what is remembered decides, so a resumed run ends at the same place."""
+    def _end_at_goal(self) -> None:
+        """Let the run end here if it has reached its goal. Only what is remembered decides, so a resumed run ends at the same place."""
         evaluation = self.remember.evaluations[-1] if self.remember.evaluations else [{}] * len(self.members)
         newest = {row["member"]: row for row in self.remember.last_rows}
         rows = [newest.get(i, {}) | evaluation[i] for i in range(len(self.members)) if str(i) not in self.remember.frozen]
-        if not rows or not self.goal(rows):
-            return False
-        if self.remember.iteration < self.total:
-            self.reporter.say(f"the goal is reached: the run ends at step {self.steps:,}")
-        self.total = self.remember.iteration
-        return True
+        if rows and self.goal(rows):
+            if self.remember.iteration < self.end:
+                self.reporter.say(f"the goal is reached: the run ends at step {self.steps:,}")
+            self.end = self.remember.iteration
 
     def _freeze(self) -> None:
         for i in np.flatnonzero(~self.batch.sound()):

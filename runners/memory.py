@@ -14,6 +14,7 @@ import psutil
 from jax.extend import core
 
 from envs.builder import Refusal
+from runners.progress import readable
 
 
 def bytes_of(aval) -> int:
@@ -67,14 +68,6 @@ def available_bytes() -> int:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return psutil.virtual_memory().available
-
-
-def readable(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError
 
 
 def refuse_if_too_large(peak: int, members: int) -> None:

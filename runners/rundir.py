@@ -28,7 +28,7 @@ from runners.compose import COMMAND, flatten
 ROOT = Path(__file__).resolve().parent.parent
 # settings that say where and how a run goes, not what it computes
 NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "logger", "profile")
-ADDED = ("stop_when",)  # settings that older runs lack; where they say nothing, a run keeps the name that it had without them
+ADDED = ("stop_at", "stop_when", "continues", "zip")  # settings that older runs lack; where they say nothing, a run keeps the name that it had without them
 
 
 def digest(config: Mapping[str, Any]) -> str:
@@ -188,6 +188,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
     return rows
+
+
+def step_of(line: str) -> int:
+    """The step of a line of metrics.jsonl; 0 where it is no row."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

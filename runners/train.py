@@ -16,15 +16,16 @@ import jax
 import jax.numpy as jnp
 
 from envs.builder import Refusal
-from runners import checkpoint, goals, init_from, memory, profile
+from runners import checkpoint, continues, goals, init_from, memory, profile
 from runners.base import HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.host_batch import HostBatch, refuse_batching
 from runners.host_offline import WatchedBatch
-from runners.loop import Loop, Remember
-from runners.progress import Reporter
+from runners.loop import Loop
+from runners.progress import Reporter, plural
+from runners.remember import Remember
 from runners.rewards import shift_warning
 from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, refuse_unusable, versions
 from runners.table import headline, results, show
@@ -50,6 +51,8 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     refuse_unusable(path, made.config, overwrite)
     if made.config["init_from"]:
         init_from.files(made.config["init_from"])
+    if made.config["continues"]:
+        continues.sources(made)
     prepared = prepare(made, batching, path)  # everything that can be refused is refused before the directory exists
     directory = RunDirectory.open(path, made.config, overwrite)
     try:
@@ -82,7 +85,8 @@ class Prepared(NamedTuple):
 
     batch: Batch | HostBatch
     runner: Runner | HostRunner
-    total: int  # iterations
+    total: int  # iterations that schedules are made for
+    end: int  # iterations that are made
     plan: dict[str, Any]
     reporter: Reporter
 
@@ -92,7 +96,8 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     try:
         batch, runner, batching = assemble(made, batching)
         total = iterations_of(config["total_steps"], runner.steps_per_iteration)
-        rounded = total * runner.steps_per_iteration
+        end = iterations_of(config["stop_at"] or config["total_steps"], runner.steps_per_iteration)
+        rounded = end * runner.steps_per_iteration
         plan = batch.plan()
     except (MemoryError, OverflowError) as error:
         reason = (str(error).splitlines() or ["no memory"])[0]
@@ -100,8 +105,9 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     memory.refuse_if_too_large(plan["peak"], len(members))
 
     reporter = Reporter(rounded, len(members), config["logger"]["console"])
-    if rounded != config["total_steps"]:
-        reporter.say(f"total_steps={config['total_steps']:,} is rounded up to {rounded:,}: whole iterations of {runner.steps_per_iteration:,} steps")
+    asked = "stop_at" if config["stop_at"] else "total_steps"
+    if rounded != config[asked]:
+        reporter.say(f"{asked}={config[asked]:,} is rounded up to {rounded:,}: whole iterations of {runner.steps_per_iteration:,} steps")
     if config["stop_when"]:
         goals.refuse_unknown(config["stop_when"], {*batch.template()[1], *(goals.EVALUATED if config["evaluations"] else ())})
     devices = len(jax.local_devices())
@@ -114,7 +120,7 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
         plan = {**plan, "worlds": "host", "worlds_saved": runner.env.unsaved is None}
         if runner.env.unsaved:
             reporter.say(f"these worlds cannot be saved ({runner.env.unsaved}): a resumed run starts new episodes, so it is not bit for bit the same")
-    return Prepared(batch, runner, total, {"batching": batching, "devices": devices, "members": labels, **plan}, reporter)
+    return Prepared(batch, runner, total, end, {"batching": batching, "devices": devices, "members": labels, **plan}, reporter)
 
 
 def views_of(made: Experiment, path: Path, say: Callable[[str], None]) -> Views:
@@ -122,18 +128,14 @@ def views_of(made: Experiment, path: Path, say: Callable[[str], None]) -> Views:
     return Views.open(path, made.config, members, [member.label() for member in made.members], say)
 
 
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[str, Any]:
-    config, members, (batch, runner, total, plan, reporter) = made.config, made.members, prepared
+    config, members, (batch, runner, total, end, plan, reporter) = made.config, made.members, prepared
     begin = time.monotonic()
     batch.compile()
     seconds = round(time.monotonic() - begin, 2)
     directory.write_manifest({**plan, "compile_seconds": seconds})
     program = {"batching": plan["batching"], "devices": plan["devices"], "jaxlib": versions()["jaxlib"]}
-    remember = resume_or_start(batch, directory, reporter, runner.steps_per_iteration, config["init_from"])
+    remember = resume_or_start(made, batch, directory, reporter, runner.steps_per_iteration)
     if remember.program and remember.program != program:
         reporter.say(
             f"this part is computed by {program}, the part before by {remember.program}: equal to an uninterrupted run within rounding, not bit for bit"
@@ -144,6 +146,7 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
         members=members,
         directory=directory,
         total=total,
+        end=end,
         per_iteration=runner.steps_per_iteration,
         segments=config["segments"],
         evaluations=config["evaluations"],
@@ -174,8 +177,8 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     return summary
 
 
-def resume_or_start(batch: Batch | HostBatch, directory: RunDirectory, reporter: Reporter, per_iteration: int, source: str | None = None) -> Remember:
-    """Put the newest undamaged checkpoint into ``batch``, or fresh states when there is none, with the agents of the run ``source`` if one is given."""
+def resume_or_start(made: Experiment, batch: Batch | HostBatch, directory: RunDirectory, reporter: Reporter, per_iteration: int) -> Remember:
+    """Put the newest undamaged checkpoint into ``batch``, or what other runs have left for this one (``continues``, ``init_from``), or fresh states."""
     for iteration in reversed(checkpoint.list_iterations(directory.checkpoints)):
         try:
             snapshot, remembered, host = checkpoint.load(directory.checkpoints / str(iteration), batch.template())
@@ -194,7 +197,15 @@ def resume_or_start(batch: Batch | HostBatch, directory: RunDirectory, reporter:
         return remember
     if checkpoint.list_iterations(directory.checkpoints):
         reporter.say("no checkpoint is undamaged: starting over")
+    if made.config["continues"]:
+        snapshot, remember, rows = continues.taken(made, batch.template())
+        batch.restore(snapshot, None, remember.iteration)
+        directory.truncate_metrics(lambda row: False)
+        directory.append(rows)
+        reporter.say(f"goes on with {', '.join(continues.listed(made.config['continues']))} from step {remember.iteration * per_iteration:,}")
+        return remember
     batch.start()
+    source = made.config["init_from"]
     if source:
         states, metrics = batch.snapshot()
         batch.restore((states._replace(agent=init_from.taken(states.agent, source, reporter.say)), metrics), batch.host_snapshot())

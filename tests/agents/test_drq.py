@@ -169,8 +169,7 @@ def test_the_way_home_is_seen(agent):
     assert np.median(found) > 25.0, found
 
 
-@pytest.mark.medium
-@pytest.mark.parametrize("kind", [max_info_drq, max_info_drq_v2])
+@pytest.mark.parametrize("kind", [pytest.param(max_info_drq, marks=pytest.mark.medium), pytest.param(max_info_drq_v2, marks=pytest.mark.slow)])
 def test_the_gain_of_latents_goes_with_pictures(kind):
     """A few iterations of MaxInfoRL on DrQ, the ensemble predicting the shared encoder's latents."""
 

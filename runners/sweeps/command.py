@@ -1,0 +1,127 @@
+"""``train -m``: plan the programs of a sweep, show the plan, run them through a launcher, and say what became of them.
+
+The same command finds the same plan: what is finished is left alone, what was begun goes on, what failed is tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from runners import rundir
+from runners.sweeps import grid, settings, tables
+from runners.sweeps.launch import launch
+from runners.sweeps.program import Combination, Program
+from runners.sweeps.watch import Watch
+
+RUNS = Path("runs")
+ESTIMATED = 24  # programs of which the memory is estimated before the first one starts; tracing takes seconds each
+
+
+def sweep(words: Sequence[str]) -> int:
+    """Run a sweep; 0 when every job finished, 1 otherwise, 130 after Ctrl-C. Refuses mistakes before the first job."""
+    given, chosen, launcher = settings.split(words)
+    single, axes = grid.read(given)
+    place = folder_of(words)
+    if chosen["search"] != "grid":
+        from runners.sweeps.search import search
+
+        return search(single, axes, chosen, launcher, place)
+    with Planner() as plan:
+        programs = plan(single, grid.combinations(axes), chosen["max_members"])
+    tables.show_plan(programs, RUNS, launcher)
+    if chosen["dry"]:
+        return 0
+    run(programs, place, chosen, launcher)
+    return concluded(programs, place)
+
+
+class Planner:
+    """Plans in a process of its own: planning needs jax, on the CPU, which must not be set up where jobs are started from (launchers fork)."""
+
+    def __enter__(self) -> Planner:
+        self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=jax_for_planning)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def __call__(self, words: Sequence[str], combinations: Sequence[Combination], max_members: int | None, before: Sequence[Program] = ()) -> list[Program]:
+        """The programs of a grid. Raises Refusal."""
+        return self.pool.submit(planned, list(words), list(combinations), max_members, list(before)).result()
+
+
+def jax_for_planning() -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from runners import devices
+
+    devices.prepare(1)
+
+
+def planned(words: Sequence[str], combinations: Sequence[Combination], max_members: int | None, before: Sequence[Program]) -> list[Program]:
+    """The programs of a grid, with the memory that they need; cut smaller where they would need more than is free, unless ``max_members`` says how large."""
+    from runners.memory import available_bytes
+    from runners.sweeps import planner
+
+    free = available_bytes()
+    while True:
+        programs = planner.plan(words, combinations, max_members, RUNS, before)
+        fits = [planner.estimate(program, free) for program in programs[:ESTIMATED]]
+        smaller = [most for program, most in zip(programs, fits, strict=False) if most is not None and most < program.members]
+        if max_members is not None or not smaller:
+            return programs
+        max_members = min(smaller)
+
+
+def folder_of(words: Sequence[str]) -> Path:
+    """Where a sweep keeps its plan and what its jobs said; one for each command line."""
+    decides = sorted(w for w in words if not w.startswith(("hydra", "sweep.dry", "sweep.retries")))
+    return RUNS / "sweeps" / hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]
+
+
+def run(programs: Sequence[Program], place: Path, chosen: dict[str, Any], launcher: Sequence[str], batch: int = 0) -> None:
+    """Write the plan and run what is not finished. Returns when no job is running any more."""
+    folder = place if not batch else place / f"batch-{batch}"
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = {"command": sys.argv[1:], "cwd": str(Path.cwd()), "retries": chosen["retries"], "aloud": settings.launcher_of(launcher) == "basic"}
+    rundir.write_atomically(folder / "plan.json", json.dumps({**plan, "programs": [program.as_json() for program in programs]}, indent=1))
+    left = [i for i, program in enumerate(programs) if not program.finished() and not program.refused]
+    done = sum(program.finished() for program in programs)
+    if done:
+        print(f"{done} of {len(programs)} programs are finished already", file=sys.stderr)
+    for i in left:
+        (folder / f"{i:03d}.json").unlink(missing_ok=True)
+    print(f"what the jobs say is in {folder}/NNN.log", file=sys.stderr)
+    with Watch(programs, aloud=plan["aloud"]):
+        launch(folder / "plan.json", left, launcher)
+
+
+def outcomes(programs: Sequence[Program], folder: Path) -> list[str]:
+    """What became of every program: "" for a finished one, else why it is not."""
+    found = []
+    for i, program in enumerate(programs):
+        if program.finished():
+            found.append("")
+            continue
+        try:
+            said = json.loads((folder / f"{i:03d}.json").read_text())["reason"]
+        except (OSError, ValueError, KeyError):
+            said = None
+        found.append(program.refused or said or "did not end")
+    return found
+
+
+def concluded(programs: Sequence[Program], folder: Path) -> int:
+    """The closing table, and the JSON object that closes standard output."""
+    found = outcomes(programs, folder)
+    tables.show_outcome(programs, found)
+    runs = [program.run for program, why in zip(programs, found, strict=True) if not why]
+    print(json.dumps({"sweep": str(folder), "programs": len(programs), "failed": sum(map(bool, found)), "runs": runs}))
+    return 1 if any(found) else 0
