@@ -19,6 +19,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands resume RUN                go on with a run that was stopped
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
   scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, runs
+  scripts/farlands reproduce NAME            an experiment of a paper: ours, theirs, and whether it holds
   scripts/farlands report RUN...             one HTML page and figures of one or more runs
 
   scripts/farlands train exploration=rnd env=xminigrid seeds=4 total_steps=1_000_000
@@ -230,6 +231,12 @@ def export_command(arguments: list[str]) -> int:
     return 0
 
 
+def reproduce_command(arguments: list[str]) -> int:
+    from runners.reproduce.command import reproduce
+
+    return reproduce(arguments)
+
+
 COMMANDS = {
     "train": train_command,
     "check": check_command,
@@ -238,6 +245,7 @@ COMMANDS = {
     "report": report_command,
     "play": play_command,
     "export": export_command,
+    "reproduce": reproduce_command,
 }
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ PLAIN = re.compile(r"[^\[\]{}()'\",=$\\:]*")  # text that means nothing to Hydra
 def groups() -> dict[str, list[str]]:
     """Configuration groups and their options, read from the files."""
     found = {}
-    for folder in sorted(p for p in CONFIGS.iterdir() if p.is_dir()):
+    for folder in sorted(p for p in CONFIGS.iterdir() if p.is_dir() and p.name != "claims"):
         found[folder.name] = sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
     return found
 

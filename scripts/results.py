@@ -1,4 +1,4 @@
-"""A table from finished runs, for docs/results.md: ``.venv/bin/python scripts/results.py RUN...``.
+"""A table from finished runs, for docs/bonuses.md: ``.venv/bin/python scripts/results.py RUN...``.
 
 Per run (one setting, many seeds): how many seeds solved the task; environment steps until half of the episodes succeed, as the median over seeds
 with the smallest and the largest; success at the end, as a mean with a 95 % bootstrap interval over seeds; wall-clock of the whole run.
