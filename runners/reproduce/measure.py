@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from runners import rundir
+from runners.report import statistics
 
 REPETITIONS, LEVEL = 10_000, 0.95
 
@@ -82,8 +83,7 @@ def difference(a: Sequence[float], b: Sequence[float], share: bool = False) -> E
 
 def iqm(scores: np.ndarray) -> np.ndarray:
     """f[R, N] -> f[R]: means of the middle halves."""
-    ordered, cut = np.sort(scores, axis=1), scores.shape[1] // 4
-    return ordered[:, cut : scores.shape[1] - cut].mean(axis=1)
+    return statistics.iqm(scores.T[:, None])
 
 
 def resampled(sample: np.ndarray, seed: int) -> np.ndarray:

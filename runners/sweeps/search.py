@@ -18,7 +18,8 @@ from rich.text import Text
 
 from envs.builder import Refusal, closest
 from runners import rundir
-from runners.compose import COMMAND, compose
+from runners.compose import COMMAND
+from runners.report.statistics import iqm
 from runners.sweeps import grid, tables
 from runners.sweeps.grid import Axis
 from runners.sweeps.program import Combination, Program
@@ -100,9 +101,7 @@ def scores_of(programs: Sequence[Program], metric: str) -> dict[tuple, Score]:
 
 def interquartile_mean(values: Sequence[float]) -> float | None:
     """Mean of the middle half; None where one is missing (a member that never ended an episode, or became NaN)."""
-    from scipy.stats import trim_mean
-
-    return None if np.isnan(values).any() else float(trim_mean(np.asarray(values), 0.25))
+    return None if np.isnan(values).any() else float(iqm(np.asarray(values, float)[:, None, None])[0])
 
 
 def halve(words: Sequence[str], points: list[Combination], chosen: dict[str, Any], made: list[Program], evaluate: Evaluate) -> None:
