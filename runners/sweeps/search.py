@@ -18,7 +18,7 @@ from rich.text import Text
 
 from envs.builder import Refusal, closest
 from runners import rundir
-from runners.compose import COMMAND
+from runners.compose import COMMAND, compose
 from runners.report.statistics import iqm
 from runners.sweeps import grid, tables
 from runners.sweeps.grid import Axis
