@@ -20,6 +20,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
   scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, runs
   scripts/farlands reproduce NAME            an experiment of a paper: ours, theirs, and whether it holds
+  scripts/farlands dashboard                 a live page over runs/, on this machine alone
   scripts/farlands report RUN...             one HTML page and figures of one or more runs
 
   scripts/farlands train exploration=rnd env=xminigrid seeds=4 total_steps=1_000_000
@@ -231,6 +232,12 @@ def export_command(arguments: list[str]) -> int:
     return 0
 
 
+def dashboard_command(arguments: list[str]) -> int:
+    from runners.dashboard.command import dashboard
+
+    return dashboard(arguments)
+
+
 def reproduce_command(arguments: list[str]) -> int:
     from runners.reproduce.command import reproduce
 
@@ -246,6 +253,7 @@ COMMANDS = {
     "play": play_command,
     "export": export_command,
     "reproduce": reproduce_command,
+    "dashboard": dashboard_command,
 }
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def labels(runs: Sequence[Run]) -> list[str]:
                 words.append(run.name)
                 break
             key = min(differ, key=importance)
-            words.append(f"{key.rpartition('.')[2]}={shown(differ[key][0])}")
+            inside = key.startswith(("vmap.", "zip."))  # values of the members: they are in the names of the groups
+            words.append(run.name if inside else f"{key.rpartition('.')[2]}={shown(differ[key][0])}")
             rivals = [other for other, value in zip(rivals, differ[key][1:], strict=True) if value == differ[key][0]]
         made.append(" ".join(words))
     return made

@@ -52,6 +52,25 @@ def estimate(values: np.ndarray, repetitions: int = REPETITIONS) -> Estimate:
     return Estimate(middle, low, high, present.sum(axis=0))
 
 
+def quick(values: np.ndarray, repetitions: int) -> Estimate:
+    """As ``estimate``, by a percentile bootstrap over seeds that takes milliseconds: for pages that move. f[N, P]."""
+    points = values.shape[1]
+    middle, low, high = (np.full(points, np.nan) for _ in range(3))
+    present = ~np.isnan(values)
+    for mask in np.unique(present, axis=1).T:
+        columns = (present == mask[:, None]).all(axis=0)
+        scores = values[mask][:, columns]
+        number = len(scores)
+        if not number:
+            continue
+        middle[columns] = iqm(scores[:, None])
+        if number > 1:
+            drawn = np.sort(scores[np.random.default_rng(0).integers(number, size=(repetitions, number))], axis=1)
+            cut = number // 4
+            low[columns], high[columns] = np.quantile(drawn[:, cut : number - cut].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return Estimate(middle, low, high, present.sum(axis=0))
+
+
 @contextlib.contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
     """The same report from the same runs: rliable draws from numpy's global generator, whatever random state it is given."""
