@@ -12,7 +12,7 @@ from typing import NamedTuple
 import yaml
 from matplotlib.figure import Figure
 
-from runners.report import figures, maps, page, tables
+from runners.report import comparison, figures, maps, page, tables, written
 from runners.report.curves import Group, full_names, groups, metrics, relative, worlds
 from runners.report.read import Run
 from runners.rundir import write_atomically
@@ -27,6 +27,13 @@ HOW_TO_READ = (
     "unlucky seed does not move. Bands and brackets are 95 % intervals from the stratified bootstrap (rliable, arXiv 2108.13264) over the "
     "seeds, point by point. With fewer than four seeds nothing is trimmed; with one there is no interval. Values are means over the "
     "episodes or steps since the point before. Where no episode ended, the value before stands."
+)
+
+HOW_TO_COMPARE = (
+    "A score is the last value of a seed; returns are scaled in each world, so that 0 is the worst and 1 the best seed of all methods here: scores "
+    "depend on what is compared. Only methods that were run in all worlds are here, with as many seeds as they have in each. The optimality gap is "
+    "what is missing to 1 on average (less is better). The profile says for each score which share of runs is above it. The probability of "
+    "improvement is that of one run being better than one of the reference's. Intervals are rliable's stratified bootstraps (arXiv 2108.13264)."
 )
 
 
@@ -82,18 +89,30 @@ def build(runs: Sequence[Run], folder: Path, file: Path) -> list[Path]:
     for world, members in by_world.items():
         suffix = "" if len(by_world) == 1 else "-" + re.sub(r"[^A-Za-z0-9.=-]+", "_", world)
         for section in sections(world, members, looks):
-            png = folder / f"{section.name}{suffix}.png"
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # matplotlib's remarks on layouts and fonts help nobody here
-                section.figure.savefig(png, dpi=DOTS_PER_INCH)
-                section.figure.savefig(png.with_suffix(".pdf"))
+            png = save(section.figure, folder / f"{section.name}{suffix}.png")
             pictures.setdefault(section.heading, []).append(page.image(png, section.caption))
             files.append(png)
-    write_atomically(file, written(runs, found, pictures))
+    scores = comparison.scores(by_world) if found else None
+    if scores:
+        files.append(save(comparison.figure(scores, looks), folder / "comparison.png"))
+        pictures = {"Comparison": [page.image(files[-1], f"All methods over {len(scores.worlds)} worlds: {scores.metric}")]} | pictures
+    papers = [("Results", tables.results(found))] + ([("Comparison", comparison.table(scores))] if scores else [])
+    write_atomically(folder / "tables.md", written.markdown(papers))
+    write_atomically(folder / "tables.tex", written.latex(papers))
+    write_atomically(file, whole(runs, found, pictures, scores))
     return files
 
 
-def written(runs: Sequence[Run], found: Sequence[Group], pictures: dict[str, list[str]]) -> str:
+def save(figure: Figure, png: Path) -> Path:
+    """As PNG and as PDF."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matplotlib's remarks on layouts and fonts help nobody here
+        figure.savefig(png, dpi=DOTS_PER_INCH)
+        figure.savefig(png.with_suffix(".pdf"))
+    return png
+
+
+def whole(runs: Sequence[Run], found: Sequence[Group], pictures: dict[str, list[str]], scores: comparison.Scores | None) -> str:
     """The HTML of the page."""
     names = full_names(runs)
     differ = tables.differences(runs, names)
@@ -101,11 +120,14 @@ def written(runs: Sequence[Run], found: Sequence[Group], pictures: dict[str, lis
     if len(runs) > 1:
         told = page.table(differ) if differ else page.paragraph("The runs have the same settings.")
         parts.append(("Settings that differ", told))
+    if scores:
+        pictures["Comparison"] += [page.table(comparison.table(scores)), page.paragraph(HOW_TO_COMPARE)]
     parts += [(heading, "".join(content)) for heading, content in pictures.items()]
     parts.append(("How to read the figures", page.paragraph(HOW_TO_READ)))
     parts.append(("Commands", "".join(command_of(run, name) for run, name in zip(runs, names, strict=True)) + page.table(tables.places(runs))))
-    whole = [page.folded(f"{name}: config.yaml", page.preformatted(yaml.safe_dump(run.config, sort_keys=False))) for run, name in zip(runs, names, strict=True)]
-    parts.append(("All settings", "".join(whole)))
+    texts = [yaml.safe_dump(run.config, sort_keys=False) for run in runs]
+    settings = [page.folded(f"{name}: config.yaml", page.preformatted(text)) for text, name in zip(texts, names, strict=True)]
+    parts.append(("All settings", "".join(settings)))
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     now = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     subtitle = f"Farlands report of {', '.join(relative(run.path) for run in runs)}, made {now}"

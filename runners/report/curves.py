@@ -13,7 +13,7 @@ import numpy as np
 from runners.compose import flatten
 from runners.loggers.rows import measured
 from runners.report.read import Run
-from runners.rundir import NOT_IN_HASH
+from runners.rundir import ADDED, NOT_IN_HASH
 
 MOST_POINTS = 100  # of a curve; a page is about a thousand pixels wide
 ABSENT = "-"
@@ -37,7 +37,7 @@ class Curve(NamedTuple):
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Setting -> its value in each run, for those settings only that are not the same in all."""
-    flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_HASH and v != {}}) for run in runs]
+    flat = [flatten({k: v for k, v in run.config.items() if k not in NOT_IN_HASH and v != {} and (v or k not in ADDED)}) for run in runs]
     keys = sorted({key for entries in flat for key in entries})
     table = {key: [entries.get(key, ABSENT) for entries in flat] for key in keys}
     return {key: values for key, values in table.items() if any(value != values[0] for value in values)}

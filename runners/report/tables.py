@@ -34,6 +34,17 @@ def overview(groups: Sequence[Group]) -> Table:
     return Table(headings, rows)
 
 
+def results(groups: Sequence[Group]) -> Table:
+    """For papers: one row per method, a column per world; the return of evaluations where there are some."""
+    names = list(dict.fromkeys(group.world for group in groups))
+    cells: dict[str, dict[str, str]] = {}
+    for group in groups:
+        known = [interval(final(group, metric)) for metric in ("evaluation/return", "episode/return")]
+        cells.setdefault(group.label, {})[group.world] = next(filter(None, known), "") + f" ({len(group.members)})"
+    body = [[label, *(some.get(name, "") for name in names)] for label, some in cells.items()]
+    return Table(["method", *(f"{name}, return (seeds)" for name in names)], body)
+
+
 def state(group: Group) -> str:
     """Whether the run is finished, and how many of the group's members were frozen."""
     members = (group.run.summary or {}).get("members", [])
