@@ -75,10 +75,8 @@ def prepared(config: dict[str, Any]) -> str:
         on_policy = str((config.get("runner") or {}).get("_target_")).endswith(".on_policy")
         small = world.startswith("envs.gymnasium.") and members(config) == 1 and on_policy
         devices.prepare(cores, threads=1 if small else None, inline=world.startswith(("envs.gymnasium.", "envs.atari.")))
-    elif batching == "shard":
-        import jax
-
-        batching = "shard" if jax.local_device_count() > 1 and members(config) % jax.local_device_count() == 0 else "vmap"
+    elif batching == "shard" and config.get("batching") == "auto":
+        batching = "auto"  # jax is there already, with the devices that it has
     return batching
 
 

@@ -2,7 +2,8 @@
 
 =========  ==================================================================================================================
 ``vmap``   one program, members are a leading axis. Fast on an accelerator; agrees with single runs within rounding.
-``shard``  the same, members spread over the local devices; on a CPU over its cores (each a device of its own).
+``shard``  the same, members spread over the local devices; on a CPU over its cores (each a device of its own). Where they do not divide,
+           some are computed twice and one of the two is forgotten.
 ``map``    one member's program called for each member in turn: bit-equal to single runs, by construction.
 =========  ==================================================================================================================
 
@@ -22,7 +23,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import strong
-from envs.builder import Refusal
 from runners import memory, profile
 from runners import metrics as m
 from runners.base import Clock, Runner
@@ -94,24 +94,24 @@ class Batch:
     def __init__(self, make_runner: Callable[[dict], Runner], keys: jax.Array, hyper: dict[str, Any], batching: str):
         self.members, self.batching, self._make = keys.shape[0], batching, make_runner
         self._init, self._segment, self._evaluate, self._step = vectorised(make_runner)
-        self._sharding = None
+        self._sharding, devices = None, 1
         if batching == "shard":
-            self._shard()
+            devices = self._shard()
+        self._computed = np.arange(-(-self.members // devices) * devices) % self.members  # which member each place of the program computes
+        keys, hyper = keys[self._computed], {k: jnp.asarray(v, jnp.float32)[self._computed] for k, v in hyper.items()}
         # groups of members that share one call of the program: all of them, or one by one
-        size = 1 if batching == "map" else self.members
+        size = self._size = 1 if batching == "map" else len(self._computed)
         self._groups = [
-            (self._place(keys[i : i + size]), self._place({k: jnp.asarray(v[i : i + size], jnp.float32) for k, v in hyper.items()}))
-            for i in range(0, self.members, size)
+            (self._place(keys[i : i + size]), self._place({k: v[i : i + size] for k, v in hyper.items()})) for i in range(0, len(self._computed), size)
         ]
         self._states: list[Any] = []
         self._accumulators: list[Any] = []
         self._sound: list[Any] = []
         self._compiled_evaluate = None
 
-    def _shard(self):
+    def _shard(self) -> int:
+        """Spread the programs over the local devices; how many these are."""
         devices = jax.local_devices()
-        if self.members % len(devices):
-            raise Refusal(f"batching=shard: {self.members} members do not divide among {len(devices)} devices; set batching=vmap or seeds to a multiple")
         mesh = Mesh(np.array(devices), ("devices",))
         each, whole = PartitionSpec("devices"), PartitionSpec()
         self._sharding = NamedSharding(mesh, each)
@@ -125,6 +125,7 @@ class Batch:
         self._init = shard(self._init, (0, 0))
         self._segment = shard(self._segment, (0, 0, 0, None, None, None))
         self._evaluate = shard(self._evaluate, (0, 0, 0))
+        return len(devices)
 
     def _place(self, tree):
         return jax.device_put(tree, self._sharding) if self._sharding else jax.device_put(tree)
@@ -169,7 +170,7 @@ class Batch:
 
     def sound(self) -> np.ndarray:
         """bool[M]: whether each member's state was free of NaN after the last ``run``."""
-        return np.concatenate([np.asarray(s) for s in self._sound])
+        return np.concatenate([np.asarray(s) for s in self._sound])[: self.members]
 
     def take_metrics(self) -> list[dict[str, Any]]:
         """Each member's metrics since the last call, as Python numbers."""
@@ -178,13 +179,12 @@ class Batch:
         return self._split(host)
 
     def _split(self, groups):
-        size = self.members // len(self._groups)
-        return [m.to_host(group, i) for group in groups for i in range(size)]
+        return [m.to_host(group, i) for group in groups for i in range(self._size)][: self.members]
 
     def evaluate(self, keys: jax.Array) -> list[dict[str, Any]]:
         """Each member's evaluation in worlds of its own; ``keys`` uint32 [M, 2]. Compiles on first use."""
-        size = self.members // len(self._groups)
-        parts = [self._place(keys[i : i + size]) for i in range(0, self.members, size)]
+        keys = np.asarray(keys)[self._computed]
+        parts = [self._place(keys[i : i + self._size]) for i in range(0, len(keys), self._size)]
         if self._compiled_evaluate is None:
             self._compiled_evaluate = jax.jit(self._evaluate).lower(self._states[0], parts[0], self._groups[0][1]).compile()
         return self._split(jax.device_get([self._compiled_evaluate(s, k, h) for s, k, (_, h) in zip(self._states, parts, self._groups, strict=True)]))
@@ -203,18 +203,17 @@ class Batch:
 
         names = self._make({name: values[0] for name, values in hyper.items()}).parts()
         seconds = profile.growing({name: program(name) for name in names}, (self._states[0], hyper, clock))
-        return seconds, f"an iteration of {self.members // len(self._groups)} members"
+        return seconds, f"an iteration of {self._size} members"
 
     def policies(self) -> list[dict[str, Any]]:
         """What acts, of every member: the states of agent and bonus, as numpy arrays."""
-        size = self.members // len(self._groups)
         host = jax.device_get([{"agent": states.agent, "bonus": states.bonus} for states in self._states])
-        return [jax.tree.map(lambda x: x[i], group) for group in host for i in range(size)]  # noqa: B023
+        return [jax.tree.map(lambda x: x[i], group) for group in host for i in range(self._size)][: self.members]  # noqa: B023
 
     def visits(self) -> np.ndarray | None:
         """Where the members were, u32[M, rows, columns]; None for runners that do not keep it."""
         kept = [getattr(states, "record", None) and states.record.visits for states in self._states]
-        return None if kept[0] is None else np.concatenate([np.asarray(visits) for visits in kept])
+        return None if kept[0] is None else np.concatenate([np.asarray(visits) for visits in kept])[: self.members]
 
     def host_snapshot(self) -> None:
         """The worlds are part of the states."""
@@ -225,7 +224,8 @@ class Batch:
     def snapshot(self) -> Any:
         """Everything needed to continue: (states, accumulators), as numpy arrays with a leading axis over all members."""
         host = jax.device_get([(s, a) for s, a in zip(self._states, self._accumulators, strict=True)])
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *host) if len(host) > 1 else host[0]
+        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *host) if len(host) > 1 else host[0]
+        return jax.tree.map(lambda x: x[: self.members], whole)
 
     def template(self) -> Any:
         """Shapes and dtypes of ``snapshot``."""
@@ -233,7 +233,8 @@ class Batch:
 
     def restore(self, snapshot: Any, host: bytes | None = None, iteration: int = 0) -> None:
         """Go on from a snapshot; ``host`` and ``iteration`` are for worlds that live elsewhere (runners/host_batch.py)."""
-        size = self.members // len(self._groups)
-        parts = [jax.tree.map(lambda x: x[i : i + size], snapshot) for i in range(0, self.members, size)]  # noqa: B023
+        places = [self._computed[i : i + self._size] for i in range(0, len(self._computed), self._size)]
+        whole = len(places) == 1 and len(places[0]) == self.members
+        parts = [snapshot] if whole else [jax.tree.map(lambda x: x[place], snapshot) for place in places]  # noqa: B023
         placed = [self._place(part) for part in parts]
         self._states, self._accumulators = [p[0] for p in placed], [p[1] for p in placed]

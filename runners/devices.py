@@ -41,10 +41,10 @@ def processor() -> str:
 
 
 def resolve_batching(batching: str, members: int) -> tuple[str, int]:
-    """(batching, CPU devices) for ``batching=auto`` and the rest: the largest number of cores that divides the members."""
+    """(batching, CPU devices): ``auto`` shards over the cores of a CPU; on accelerators, whose number only jax knows, it stays ``auto``."""
     if batching not in ("auto", "shard") or not on_cpu():
-        return ("vmap" if batching == "auto" else batching), 1
-    count = max(d for d in range(1, cores() + 1) if members % d == 0)
+        return batching, 1
+    count = -(-members // -(-members // cores()))  # no more devices than make it faster
     return ("vmap" if count == 1 and batching == "auto" else "shard"), count
 
 

@@ -33,7 +33,7 @@ from runners.views import Views, refuse_missing
 
 
 def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool = False) -> dict[str, Any]:
-    """Run, or go on with, the experiment of ``config``; returns its summary. ``batching`` is resolved (not "auto").
+    """Run, or go on with, the experiment of ``config``; returns its summary. ``batching`` "auto" shards over the devices where there are several.
 
     Raises Refusal for what cannot be done, ``runners.loop.Stopped`` after a signal.
     """
@@ -72,6 +72,8 @@ def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch, Runner
     keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in made.members])
     hyper = {path: [member.hyper[path] for member in made.members] for path in made.members[0].hyper}
     runner = made.make_runner(made.members[0].hyper)
+    if batching == "auto":
+        batching = "shard" if len(jax.local_devices()) > 1 and len(made.members) > 1 else "vmap"
     if isinstance(runner, HostRunner) and not runner.steps:
         return WatchedBatch(made.make_runner, keys, hyper, batching, runner), runner, batching
     if isinstance(runner, HostRunner):

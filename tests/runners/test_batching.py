@@ -46,6 +46,35 @@ def test_vmap_and_shard_agree_with_single_runs(batching):
         np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=1e-4, atol=1e-5)
 
 
+def test_members_that_do_not_divide_among_the_devices_are_what_they_are_without_company():
+    """Three members on two devices: the fourth place computes one of them again, and nobody sees it. An even number of other members changes no bit of them."""
+    overrides = [*AGENTS["ppo"], *BONUSES["counts"]]
+    three, total = batch_of([*overrides, "seeds=[0,1,2]"], "shard")
+    four = run([*overrides, "seeds=[0,1,2,7]"], "shard")
+    three.start()
+    three.run(0, total // 2, total)
+    half = three.snapshot()
+    three.restore(half)
+    three.run(total // 2, total // 2, total)
+    assert_equal(three.snapshot(), jax.tree.map(lambda x: x[:3], four.snapshot()))
+    assert three.sound().tolist() == [True] * 3 and len(three.policies()) == 3 and three.visits().shape[0] == 3
+    keys = np.stack([jax.random.PRNGKey(i) for i in range(3)])
+    assert len(three.evaluate(keys)) == 3 and len(three.take_metrics()) == 3
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), three.snapshot())
+    assert shapes == jax.tree.map(lambda x: (x.shape, np.dtype(x.dtype)), three.template())
+
+
+@pytest.mark.parametrize(("members", "cores", "devices"), [(1, 2, 1), (2, 2, 2), (3, 2, 2), (5, 2, 2), (8, 6, 4), (5, 16, 5), (16, 16, 16), (9, 4, 3)])
+def test_no_more_devices_than_make_it_faster(members, cores, devices, monkeypatch):
+    from runners import devices as module
+
+    monkeypatch.setattr(module, "cores", lambda: cores)
+    monkeypatch.setattr(module, "on_cpu", lambda: True)
+    assert module.resolve_batching("auto", members) == ("vmap" if devices == 1 else "shard", devices)
+    monkeypatch.setattr(module, "on_cpu", lambda: False)
+    assert module.resolve_batching("auto", members) == ("auto", 1) and module.resolve_batching("vmap", members) == ("vmap", 1)
+
+
 def test_members_differ_by_seed_and_by_hyper_parameter():
     batch = run([*TINY, "seeds=2", "+vmap.exploration.scale=[0,1]"], "vmap")
     params = jax.tree.leaves(batch.snapshot()[0].agent.params)[0]
