@@ -4,6 +4,7 @@
 ``vmap``   one program, members are a leading axis. Fast on an accelerator; agrees with single runs within rounding.
 ``shard``  the same, members spread over the local devices; on a CPU over its cores (each a device of its own). Where they do not divide,
            some are computed twice and one of the two is forgotten.
+``lanes``  the same, the lanes of every member spread over the local devices, its learner copied to all: for few members with many lanes.
 ``map``    one member's program called for each member in turn: bit-equal to single runs, by construction.
 =========  ==================================================================================================================
 
@@ -23,12 +24,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import strong
+from envs.builder import Refusal
 from runners import memory, profile
 from runners import metrics as m
 from runners.base import Clock, Runner
 
 AXIS = "members"
-BATCHINGS = ("vmap", "shard", "map")
+BATCHINGS = ("vmap", "shard", "lanes", "map")
 
 
 def member_functions(make_runner: Callable[[dict], Runner]):
@@ -94,9 +96,13 @@ class Batch:
     def __init__(self, make_runner: Callable[[dict], Runner], keys: jax.Array, hyper: dict[str, Any], batching: str):
         self.members, self.batching, self._make = keys.shape[0], batching, make_runner
         self._init, self._segment, self._evaluate, self._step = vectorised(make_runner)
-        self._sharding, devices = None, 1
+        self._sharding: Callable[[Any], NamedSharding | None] = lambda leaf: None  # where an array belongs
+        self._sharded: Callable | None = None
+        devices, first = 1, {name: values[0] for name, values in hyper.items()}
         if batching == "shard":
             devices = self._shard()
+        elif batching == "lanes":
+            self._spread(make_runner(first).spec.lanes)
         self._computed = np.arange(-(-self.members // devices) * devices) % self.members  # which member each place of the program computes
         keys, hyper = keys[self._computed], {k: jnp.asarray(v, jnp.float32)[self._computed] for k, v in hyper.items()}
         # groups of members that share one call of the program: all of them, or one by one
@@ -114,7 +120,7 @@ class Batch:
         devices = jax.local_devices()
         mesh = Mesh(np.array(devices), ("devices",))
         each, whole = PartitionSpec("devices"), PartitionSpec()
-        self._sharding = NamedSharding(mesh, each)
+        self._sharding = lambda leaf: NamedSharding(mesh, each)
 
         def shard(function, axes):
             """``function``, each device with its members; ``axes`` are those of vmap: 0 where an input has members, None where not."""
@@ -127,8 +133,17 @@ class Batch:
         self._evaluate = shard(self._evaluate, (0, 0, 0))
         return len(devices)
 
+    def _spread(self, lanes: int) -> None:
+        """Put what has a lane axis behind that of the members on all devices, a part of it on each, and copies of all else; the compiler cuts the program."""
+        devices = jax.local_devices()
+        if lanes % len(devices):
+            raise Refusal(f"batching=lanes: runner.lanes={lanes} do not divide among {len(devices)} devices; set it to a multiple of {len(devices)}")
+        mesh = Mesh(np.array(devices), ("devices",))
+        parts, copies = NamedSharding(mesh, PartitionSpec(None, "devices")), NamedSharding(mesh, PartitionSpec())
+        self._sharding = lambda leaf: parts if len(leaf.shape) > 1 and leaf.shape[1] == lanes else copies
+
     def _place(self, tree):
-        return jax.device_put(tree, self._sharding) if self._sharding else jax.device_put(tree)
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, self._sharding(leaf)), tree)
 
     def plan(self) -> dict[str, int]:
         """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""
@@ -139,13 +154,15 @@ class Batch:
         _, metrics = jax.eval_shape(self._step, states, hyper, clock)
         self._template = states, self._shaped(metrics)
         number = jax.ShapeDtypeStruct((), jnp.int32)
-        self._traced_segment = jax.jit(self._segment, donate_argnums=(0, 1)).trace(*self._template, hyper, number, number, number)
+        kept = jax.tree.map(lambda shape: shape.sharding, self._template)  # a state comes back to where it was
+        outside = {"out_shardings": (*kept, None)} if self.batching == "lanes" else {}
+        self._traced_segment = jax.jit(self._segment, donate_argnums=(0, 1), **outside).trace(*self._template, hyper, number, number, number)
         one = memory.tree_bytes(states)
         others = one * (len(self._groups) - 1)
         return {"state": one + others, "peak": max(one, memory.peak_bytes(self._traced_segment.jaxpr.jaxpr)) + others}
 
     def _shaped(self, tree):
-        return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._sharding), tree)
+        return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._sharding(s)), tree)
 
     def compile(self) -> None:
         self._run = self._traced_segment.lower().compile()
@@ -154,6 +171,8 @@ class Batch:
         """Fresh states for every member."""
         init = self._traced_init.lower().compile()
         self._states = [init(keys, hyper) for keys, hyper in self._groups]
+        if self.batching == "lanes":
+            self._states = [self._place(states) for states in self._states]
         self._accumulators = [self._fresh() for _ in self._groups]
 
     def _fresh(self):
@@ -199,7 +218,7 @@ class Batch:
                 return self._make(hyper).parts()[name](state, clock)
 
             every = jax.vmap(one, in_axes=(0, 0, None), axis_name=AXIS)
-            return jax.jit(self._sharded(every, (0, 0, None)) if self._sharding else every)
+            return jax.jit(self._sharded(every, (0, 0, None)) if self._sharded else every)
 
         names = self._make({name: values[0] for name, values in hyper.items()}).parts()
         seconds = profile.growing({name: program(name) for name in names}, (self._states[0], hyper, clock))

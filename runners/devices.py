@@ -42,8 +42,10 @@ def processor() -> str:
 
 def resolve_batching(batching: str, members: int) -> tuple[str, int]:
     """(batching, CPU devices): ``auto`` shards over the cores of a CPU; on accelerators, whose number only jax knows, it stays ``auto``."""
-    if batching not in ("auto", "shard") or not on_cpu():
+    if batching not in ("auto", "shard", "lanes") or not on_cpu():
         return batching, 1
+    if batching == "lanes":
+        return batching, cores()
     count = -(-members // -(-members // cores()))  # no more devices than make it faster
     return ("vmap" if count == 1 and batching == "auto" else "shard"), count
 

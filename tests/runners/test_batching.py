@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from envs.builder import Refusal
 from runners.base import Clock
 from tests.runners.tiny import AGENTS, BONUSES, TINY, assert_equal, batch_of
 
@@ -62,6 +63,30 @@ def test_members_that_do_not_divide_among_the_devices_are_what_they_are_without_
     assert len(three.evaluate(keys)) == 3 and len(three.take_metrics()) == 3
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), three.snapshot())
     assert shapes == jax.tree.map(lambda x: (x.shape, np.dtype(x.dtype)), three.template())
+
+
+@pytest.mark.parametrize("agent", ["ppo", pytest.param("replay", marks=pytest.mark.slow)])
+def test_lanes_are_spread_over_the_devices(agent):
+    """Within rounding what one device computes; every array with lanes is in parts, the learner is on both; a state comes back to where it was."""
+    overrides = [*AGENTS[agent], *BONUSES["counts"], "seeds=2"]
+    found = {}
+    for batching in ("lanes", "vmap"):
+        batch, total = batch_of(overrides, batching)
+        batch.start()
+        batch.run(0, 2, total)
+        found[batching] = batch.snapshot()
+        if batching == "lanes":
+            spread = [x for x in jax.tree.leaves(batch._states[0]) if x.ndim > 1 and x.shape[1] == 4]
+            assert len(spread) > 3 and all([s.data.shape for s in x.addressable_shards] == [(2, 2, *x.shape[2:])] * 2 for x in spread)
+            assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(batch._states[0].agent) if x.shape[1:2] != (4,))
+            assert len(batch.evaluate(np.stack([jax.random.PRNGKey(i) for i in range(2)]))) == 2
+    for a, b in zip(jax.tree.leaves(found["lanes"]), jax.tree.leaves(found["vmap"]), strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=1e-4, atol=1e-5)
+
+
+def test_lanes_that_do_not_divide_are_refused():
+    with pytest.raises(Refusal, match=r"runner.lanes=3 do not divide among 2 devices"):
+        batch_of([*(o for o in TINY if "lanes" not in o), "runner.lanes=3", "seeds=1"], "lanes")
 
 
 @pytest.mark.parametrize(("members", "cores", "devices"), [(1, 2, 1), (2, 2, 2), (3, 2, 2), (5, 2, 2), (8, 6, 4), (5, 16, 5), (16, 16, 16), (9, 4, 3)])

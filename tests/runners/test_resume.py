@@ -36,7 +36,7 @@ def split_equals_whole(overrides, batching, folder):
     again.close()
 
 
-@pytest.mark.parametrize("batching", ["vmap", "shard", "map"])
+@pytest.mark.parametrize("batching", ["vmap", "shard", "lanes", "map"])
 def test_resume_is_exact(batching, tmp_path):
     split_equals_whole([*AGENTS["ppo"], *BONUSES["counts"]], batching, tmp_path)
 
