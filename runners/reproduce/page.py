@@ -16,7 +16,8 @@ from runners.reproduce.measure import Estimate
 HEAD = f"""# Results of papers, made again
 
 Made by `{COMMAND} reproduce`, from the files under `docs/results/`; nothing here is typed. Numbers are interquartile means over seeds with 95 %
-bootstrap intervals and the number of seeds; "difference" is ours less the paper's. A number of a paper *agrees* where our interval meets its own;
+bootstrap intervals and the number of seeds; those of papers are means over their seeds, with deviations where they are known. "Difference" is
+ours less the paper's. A number of a paper *agrees* where our interval meets its own;
 a claimed order *holds* where the interval of the difference is on its side of zero, *fails* where it is on the other, and is *open* else.
 Scales: `smoke` says only that it runs, `small` is made for two cores, `paper` is the published horizon. Bonuses side by side are on
 [another page](bonuses.md).

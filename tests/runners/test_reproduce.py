@@ -138,7 +138,7 @@ def test_an_experiment_is_run_told_and_found_again(tmp_path):
     said = json.loads(done.stdout.strip().splitlines()[-1])
     assert said["reproduced"] == "sofe_line" and said["failed"] == 0 and "not shown" in done.stdout and "cannot show" in done.stdout
     result = json.loads((tmp_path / said["result"]).read_text())
-    assert {arm: sorted(v) for arm, v in result["values"]["states of an episode, greedy"].items()} == {"sofe": ["0", "1"], "not shown": ["0", "1"]}
+    assert {arm: sorted(v) for arm, v in result["values"]["share of steps on new states"].items()} == {"sofe": ["0", "1"], "not shown": ["0", "1"]}
     again = farlands("reproduce", "sofe_line", "--scale", "smoke", cwd=tmp_path, check=0)
     assert "2 of 2 programs are finished already" in again.stderr
     collected = farlands("reproduce", "sofe_line", "--scale", "smoke", "--collect", cwd=tmp_path, check=0)
