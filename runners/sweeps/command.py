@@ -38,8 +38,13 @@ def sweep(words: Sequence[str]) -> int:
         programs = plan(single, grid.combinations(axes), chosen["max_members"])
     tables.show_plan(programs, RUNS, launcher)
     if chosen["dry"]:
-        return 0
-    run(programs, place, chosen, launcher)
+        return 1 if any(program.refused for program in programs) else 0
+    try:
+        run(programs, place, chosen, launcher)
+    except KeyboardInterrupt:
+        concluded(programs, place)
+        print("farlands: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return concluded(programs, place)
 
 

@@ -26,6 +26,9 @@ def show_plan(programs: Sequence[Program], runs: Path, launcher: Sequence[str]) 
         memory = "refused" if program.refused else "-" if program.peak is None else readable(program.peak)
         table.add_row(str(i), str(program.members), f"{program.steps:,}", memory, "-" if time is None else clock(time), Text(" ".join(program.words)))
     console(stderr=True).print(table)
+    for i, program in enumerate(programs):
+        if program.refused:
+            console(stderr=True).print(Text(f"program {i} cannot be run: {program.refused}"))
 
 
 def show_outcome(programs: Sequence[Program], outcomes: Sequence[str]) -> None:

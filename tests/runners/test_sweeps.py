@@ -145,8 +145,9 @@ def test_killed_in_the_middle_and_issued_again(how, untouched, tmp_path):
     process = subprocess.Popen(command(*LONG), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/[0-9]*/meta.json")) or process.poll() is not None)
     process.send_signal(how)
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == (130 if how == signal.SIGINT else -how), err[-2000:]
+    assert ("the same command goes on" in err) == (how == signal.SIGINT)
     assert len(list(tmp_path.glob("runs/*/summary.json"))) < 2
     _, said = sweep(*LONG, cwd=tmp_path)
     assert said["failed"] == 0 and len(said["runs"]) == 2
@@ -206,6 +207,11 @@ def test_mistakes_are_refused_before_anything_starts(tmp_path):
         done, _ = sweep(*TINY, *words, cwd=tmp_path, code=2)
         assert answer in done.stderr, done.stderr
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/config.yaml"))
+
+
+def test_what_cannot_be_is_said_in_the_plan(tmp_path):
+    done, _ = sweep(*TINY[:3], "agent=ppo,sac", "agent.hidden=[8]", "sweep.dry=true", cwd=tmp_path, code=1)
+    assert "program 1 cannot be run: agent=sac moves along axes" in done.stderr and "2 programs" in done.stderr
 
 
 def test_a_dry_run_only_plans(tmp_path):
