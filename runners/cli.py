@@ -18,7 +18,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands export RUN DIRECTORY      a data set of what the policy does, in minari's format
   scripts/farlands resume RUN                go on with a run that was stopped
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
-  scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, runs
+  scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, papers, runs
   scripts/farlands reproduce NAME            an experiment of a paper: ours, theirs, and whether it holds
   scripts/farlands dashboard                 a live page over runs/, on this machine alone
   scripts/farlands report RUN...             one HTML page and figures of one or more runs
@@ -27,7 +27,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands train vmap.exploration.scale=[0.1,1]     several values in one compiled program
 
 Choices and their defaults are the files under configs/; 'train --help' lists them."""
-KINDS = {"agents": "agent", "envs": "env", "exploration": "exploration", "runners": "runner", "loggers": "logger", "experiments": "experiment"}
+KINDS = {"agents": "agent", "envs": "env", "exploration": "exploration", "runners": "runner", "loggers": "logger", "experiments": "experiment", "papers": "paper"}
 
 
 def main() -> None:
