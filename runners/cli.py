@@ -27,7 +27,15 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands train vmap.exploration.scale=[0.1,1]     several values in one compiled program
 
 Choices and their defaults are the files under configs/; 'train --help' lists them."""
-KINDS = {"agents": "agent", "envs": "env", "exploration": "exploration", "runners": "runner", "loggers": "logger", "experiments": "experiment", "papers": "paper"}
+KINDS = {
+    "agents": "agent",
+    "envs": "env",
+    "exploration": "exploration",
+    "runners": "runner",
+    "loggers": "logger",
+    "experiments": "experiment",
+    "papers": "paper",
+}
 
 
 def main() -> None:
