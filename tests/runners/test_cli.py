@@ -215,5 +215,5 @@ def test_a_sweep_goes_on_after_a_failed_job(tmp_path):
     done = farlands("train", "-m", *quick, "agent.minibatches=2,3,4", cwd=tmp_path)
     assert done.returncode == 1
     last = json.loads(done.stdout.strip().splitlines()[-1])
-    assert last["jobs"] == 3 and last["failed"] == 1 and len(last["runs"]) == 2
-    assert "failed with exit code 2" in done.stdout
+    assert last["programs"] == 3 and last["failed"] == 1 and len(last["runs"]) == 2
+    assert "failed: " in done.stdout and "agent.minibatches=3" in done.stdout
