@@ -23,7 +23,7 @@ class WatchedBatch(Batch):
     def evaluate(self, keys: Any) -> list[dict[str, Any]]:
         """Each member's evaluation; ``keys`` uint32 [M, 2]."""
         groups = jax.device_get([Acting(states.agent, states.bonus) for states in self._states])
-        return self._worlds.evaluate(keys, jax.tree.map(lambda *parts: np.concatenate(parts), *groups))
+        return self._worlds.evaluate(keys, jax.tree.map(lambda *parts: np.concatenate(parts)[: self.members], *groups))
 
     def close(self) -> None:
         self._worlds.close()
