@@ -127,16 +127,25 @@ def collected(made: Claims, scale: str, programs: Sequence[Program]) -> dict[str
             found = measure.values(path, how)
             if found:
                 values[name][arm] = {str(seed): value for seed, value in found.items()}
+    starts = [start for program in programs for start in starts_of(Path(program.run))]
     return {
         "name": made.name,
         "scale": scale,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": rundir.commit(),
-        "versions": rundir.versions(),
+        "commits": sorted({start["commit"] or "unknown" for start in starts}),
+        "versions": starts[-1]["versions"] if starts else {},
         "machine": f"{platform.system()} on {platform.machine()}, {cores()} cores",
         "arms": arms,
         "values": values,
     }
+
+
+def starts_of(run: Path) -> list[dict[str, Any]]:
+    """Every start of a run, as its manifest has them: with what, and from which commit, it was made."""
+    try:
+        return json.loads((run / "manifest.json").read_text())["starts"]
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def cores() -> int:

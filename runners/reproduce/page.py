@@ -87,7 +87,8 @@ def markdown(made: Claims, result: Mapping[str, Any]) -> str:
         lines += [f"Not finished: {', '.join(told)}.", ""]
     lines += [f"    {COMMAND} reproduce {made.name} --scale {result['scale']}", ""]
     hours = sum(told["seconds"] for told in result["arms"].values()) / 3600
-    lines += [f"{result['machine']}; jax {result['versions'].get('jax')}; commit {str(result['commit'])[:10]}; {hours:.2f} hours of stepping in all.", ""]
+    commits = ", ".join(commit[:10] for commit in result["commits"])
+    lines += [f"{result['machine']}; jax {result['versions'].get('jax')}; commit {commits}; {hours:.2f} hours of stepping in all.", ""]
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from runners import rundir
 from runners.sweeps import grid, settings, tables
+from runners.sweeps.jobs import end_with_parent
 from runners.sweeps.launch import launch
 from runners.sweeps.program import Combination, Program
 from runners.sweeps.watch import Watch
@@ -65,6 +66,7 @@ class Planner:
 
 def jax_for_planning() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
+    end_with_parent()
     from runners import devices
 
     devices.prepare(1)

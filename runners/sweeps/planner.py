@@ -12,6 +12,7 @@ from envs.builder import Refusal
 from runners.checks import PARTS, check_swept
 from runners.compose import compose, get
 from runners.experiment import experiment
+from runners.goals import EVALUATED
 from runners.rundir import digest
 from runners.sweeps.program import Combination, Program
 
@@ -113,12 +114,15 @@ def program(words: list[str], combinations: list[Combination], runs: Path) -> Pr
 
 
 def estimate(made: Program, free: int) -> int | None:
-    """Fill in the memory that a program needs; returns how many members would fit into ``free`` bytes, where it needs more. Traces: seconds."""
+    """Fill in the memory that a program needs, and its metrics. Returns how many members would fit into ``free`` bytes, where it needs more.
+    Traces: seconds."""
     from runners.train import assemble
 
     try:
-        batch, _, _ = assemble(experiment(compose(made.words)), "vmap")
+        planned = experiment(compose(made.words))
+        batch, _, _ = assemble(planned, "vmap")
         made.peak = int(batch.plan()["peak"])
+        made.metrics = sorted({*batch.template()[1], *(EVALUATED if planned.config["evaluations"] else ())})
     except Refusal as error:
         made.refused = str(error)
         return None

@@ -23,6 +23,7 @@ class Program:
     steps: int  # environment steps, of all members
     peak: int | None = None  # bytes, estimated
     refused: str | None = None  # why it cannot be run
+    metrics: list[str] | None = None  # that it will have, where that is known
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -42,6 +42,7 @@ def search(words: Sequence[str], axes: Sequence[Axis], chosen: dict[str, Any], l
 
         def evaluate(points: Sequence[Combination], batch: int, words: Sequence[str] = (), before: Sequence[Program] = ()) -> list[Score]:
             programs = plan([*tuned, *words], points, chosen["max_members"], before)
+            refuse_objective(programs, chosen["objective"])
             tables.show_plan(programs, place.parent.parent, launcher)
             if chosen["dry"]:
                 return []
@@ -80,20 +81,25 @@ def refuse(words: Sequence[str], axes: Sequence[Axis], chosen: dict[str, Any]) -
             raise Refusal("sweep.search=optuna needs a package; add it with: .venv/bin/python -m pip install -c requirements.lock -e '.[search]'")
 
 
+def refuse_objective(programs: Sequence[Program], metric: str) -> None:
+    """Refuse, before anything runs, an objective that the programs will not have."""
+    known = next((program.metrics for program in programs if program.metrics is not None), None)
+    if known is not None and metric not in known:
+        raise Refusal(f"sweep.objective={metric}: these runs have no such metric{closest(metric, known)}")
+
+
 def scores_of(programs: Sequence[Program], metric: str) -> dict[tuple, Score]:
-    """Objective of every combination that finished. Raises Refusal for a metric that no run has."""
+    """Objective of every combination that finished."""
     values: dict[tuple, list[float]] = {}
     for program in programs:
         summary = rundir.read_summary(Path(program.run)) if program.finished() else None
         if summary is None:
             continue
         members = summary["members"]
-        if metric not in members[0]["metrics"]:
-            raise Refusal(f"sweep.objective={metric}: {program.run} has no such metric{closest(metric, sorted(members[0]['metrics']))}")
         each = len(members) // len(program.combinations)  # members are points times seeds, in this order
         for i, combination in enumerate(program.combinations):
             for member in members[i * each : (i + 1) * each]:
-                value = member["metrics"][metric]
+                value = member["metrics"].get(metric)
                 lost = value is None or member["frozen_at_step"] is not None
                 values.setdefault(tuple(combination.items()), []).append(float("nan") if lost else float(value))
     return {key: (interquartile_mean(found), len(found)) for key, found in values.items()}
@@ -129,8 +135,10 @@ def ask_and_tell(axes: Sequence[Axis], chosen: dict[str, Any], place: Path, eval
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    place.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(place / "optuna.log")))
+    storage = None  # in memory
+    if not chosen["dry"]:
+        place.mkdir(parents=True, exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(place / "optuna.log")))
     study = optuna.create_study(storage=storage, study_name="sweep", direction=chosen["direction"], load_if_exists=True)
     size, batch = chosen["batch"] or max(1, -(-chosen["trials"] // 4)), 0
     while True:

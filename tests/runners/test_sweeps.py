@@ -202,6 +202,7 @@ def test_mistakes_are_refused_before_anything_starts(tmp_path):
         (["exploration.scale=0.1,-5"], "exploration.scale"),
         (["agent.clip=0.1,0.2", "sweep.search=random", "vmap.exploration.scale=[1,2]"], "write exploration.scale=a,b"),
         (["seeds=2", "sweep.search=optuna"], "something to search"),
+        (["agent.clip=0.1,0.2", "sweep.search=optuna", "sweep.objective=episode/retur"], "did you mean episode/return"),
         (["hydra.job.name=x", "agent.clip=0.1,0.2"], "Hydra's own settings"),
     ):
         done, _ = sweep(*TINY, *words, cwd=tmp_path, code=2)
