@@ -57,7 +57,7 @@ def test_a_killed_run_ends_at_the_same_place(after, whole, tmp_path, monkeypatch
     def save(self):
         kept(self)
         saves.append(1)
-        if len(saves) == after or self.remember.iteration == self.total:
+        if len(saves) == after or self.remember.iteration == self.end:
             raise Killed
 
     kept = loop.Loop.save
