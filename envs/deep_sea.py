@@ -25,7 +25,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.base import Environment, Spec, TimeStep
-from envs.builder import FLAG, NON_NEGATIVE, Integer, options
+from envs.builder import FLAG, NON_NEGATIVE, Choice, Integer, options
 from envs.tally import bsuite_deep_sea_tally
 
 CELL_PIXELS = 8
@@ -54,11 +54,27 @@ def optimal_return(size: int, stochastic: bool = False, move_cost: float = 0.01)
     return (1 - 1 / size if stochastic else 1.0) ** (size - 1) - move_cost
 
 
-@options(size=Integer(2, 4096), stochastic=FLAG, mapping_seed=Integer(0, 2**32 - 1), randomize_actions=FLAG, move_cost=NON_NEGATIVE)
+@options(
+    size=Integer(2, 4096),
+    stochastic=FLAG,
+    mapping_seed=Integer(0, 2**32 - 1),
+    randomize_actions=FLAG,
+    move_cost=NON_NEGATIVE,
+    observation=Choice(("board", "index")),
+)
 def deep_sea(
-    *, size: int = 20, stochastic: bool = False, mapping_seed: int = 42, randomize_actions: bool = True, move_cost: float = 0.01
+    *,
+    size: int = 20,
+    stochastic: bool = False,
+    mapping_seed: int = 42,
+    randomize_actions: bool = True,
+    move_cost: float = 0.01,
+    observation: str = "board",
 ) -> Environment:
-    """DeepSea of ``size`` rows. ``state_id`` in info is row * N + column of the cell reached, and N * N for the end."""
+    """DeepSea of ``size`` rows. ``state_id`` in info is row * N + column of the cell reached, and N * N for the end.
+
+    observation: "board", f32[N, N] with a 1 where the agent is, as in bsuite; "index", the state_id, which says the same in one number.
+    """
     num_cells = size * size
     mapping = action_mapping(size, mapping_seed, randomize_actions).reshape(-1)
 
@@ -66,6 +82,8 @@ def deep_sea(
         return jnp.minimum(state.row * size + state.column, num_cells)
 
     def observe(state):
+        if observation == "index":
+            return state_id(state)
         return jnp.where(jnp.arange(num_cells, dtype=jnp.int32) == state_id(state), ONE, ZERO).reshape(size, size)
 
     def reset(key):
@@ -96,7 +114,7 @@ def deep_sea(
         return image.repeat(CELL_PIXELS, 0).repeat(CELL_PIXELS, 1)
 
     spec = Spec(
-        observation=spaces.Box(0.0, 1.0, (size, size), np.float32),
+        observation=spaces.Discrete(num_cells + 1) if observation == "index" else spaces.Box(0.0, 1.0, (size, size), np.float32),
         action=spaces.Discrete(2),
         name=f"deep_sea{'_stochastic' if stochastic else ''}-{size}",
         max_steps=size,

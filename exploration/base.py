@@ -94,13 +94,35 @@ def check_needs(made: Bonus, spec: Spec, name: str) -> None:
             raise Refusal(f"exploration={name} needs {field}, which the world {spec.name!r} does not give{closest(field[5:], spec.info)}")
 
 
-class Archive(NamedTuple):
-    """States worth returning to: rows of ``Lanes``, which ``Source.restart`` puts back."""
+class Starts(NamedTuple):
+    """Where an archive wants N rollouts to begin."""
 
-    init: Callable[[Key, Lanes], PyTree]  # (key, fresh starts [N]) -> state
-    insert: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (lanes, transitions, valid bool), all [T, N]) -> (state, what happened)
-    select: Callable[[PyTree, Key, jax.Array], tuple[PyTree, Lanes]]  # (state, key, mask bool[N]) -> (state, starts [N]); only the mask's are chosen
+    cells: jax.Array  # i32[N]
+    lanes: Lanes  # [N, ...]; noted with the Trail that leads there
+    fresh: jax.Array  # bool[N]; at the world's own start, whatever ``lanes`` has there
+
+
+class Explored(NamedTuple):
+    """A batch of L rollouts of at most T steps, in the order in which their cells were chosen."""
+
+    chosen: jax.Array  # i32[L]; the cells that they began in
+    parents: PyTree  # Trail [L]; what leads to where they began
+    reached: Lanes  # [T, L, ...]; after each step
+    steps: Transition  # [T, L, ...]
+    valid: jax.Array  # bool[T, L]; False after the end of an episode
+
+
+class Archive(NamedTuple):
+    """States worth returning to. Its size doubles between calls of the program, when ``full`` says so; that changes no result."""
+
+    init: Callable[[Key, tuple], PyTree]  # (key, (fresh starts Lanes [L], actions of a rollout [T, ...])) -> state
+    select: Callable[[PyTree, Key, int], tuple[PyTree, Starts]]  # (state, key, N) -> (state, starts [N])
+    insert: Callable[[PyTree, Key, Explored], tuple[PyTree, dict]]  # -> (state, what happened)
+    full: Callable[[PyTree, int, int], dict[str, jax.Array]]  # (state, L, T) -> what might find no room in the next insert: name -> bool[]
+    grow: Callable[[PyTree, str], PyTree]  # (state, name) -> state with room for twice as many
+    best: Callable[[PyTree, int], tuple[jax.Array, jax.Array]]  # (state, longest) -> (actions [longest, ...] to the best score, how many)
     report: Callable[[PyTree], dict]  # state -> scalar metrics (cells, best score)
+    weights: Callable[[PyTree], jax.Array]  # state -> f32[C]; in proportion to which cells are chosen
 
 
 class Goals(NamedTuple):
@@ -134,4 +156,7 @@ class Population(NamedTuple):
     refresh: Callable[[PyTree, Key], tuple[PyTree, dict]] | None = None  # (state, key) -> (state, metrics)
 
 
-__all__ = ["Archive", "Bonus", "BonusInfo", "Evaluation", "Goals", "Key", "Population", "PyTree", "Spec", "Transition", "bonus", "check_needs", "none"]
+__all__ = [
+    "Archive", "Bonus", "BonusInfo", "Evaluation", "Explored", "Goals", "Key", "Population", "PyTree", "Spec", "Starts", "Transition", "bonus",
+    "check_needs", "none",
+]  # fmt: skip

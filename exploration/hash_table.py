@@ -78,7 +78,7 @@ def insert(table: HashTable, keys: jax.Array, axis: str | None = None) -> tuple[
         owner = owner.at[claimed].min(lanes, mode="drop")
         won = active & empty & (owner.at[place].get(mode="promise_in_bounds") == lanes)
         stored = stored.at[jnp.where(won, place, capacity)].set(keys, mode="drop")
-        owner = owner.at[claimed].set(_NOBODY, mode="drop")
+        owner = owner.at[jnp.where(won, place, capacity)].set(_NOBODY, mode="drop")  # every claimed place was won by one; XLA copies nothing for this order
         settled = active & (equal | won)
         # who lost a claim looks at the same place again: the winner's key may be its own
         tries = jnp.where(active & ~equal & ~empty, tries + 1, tries)

@@ -44,6 +44,8 @@ class Runner(NamedTuple):
     parts: Callable[[], dict[str, Callable]] | None = None  # growing parts of ``step``: name -> (state, clock) -> anything
     agent: Agent | None = None
     augments: bool = False  # the agent sees statistics that a bonus gathers as it goes
+    full: Callable[[PyTree], dict[str, jax.Array]] | None = None  # state -> what may have no room for another iteration: name -> bool[]
+    grow: Callable[[PyTree, str], PyTree] | None = None  # (state, name) -> state with room for twice as much; changes no result
 
 
 class Arrived(NamedTuple):

@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from envs.base import strong
-from envs.builder import Refusal
+from envs.builder import Failure, Refusal
 from runners import memory, profile
 from runners import metrics as m
 from runners.base import Clock, Runner
@@ -45,12 +45,16 @@ def member_functions(make_runner: Callable[[dict], Runner]):
     def evaluate(state, key, hyper):
         return m.typed(make_runner(hyper).evaluate(state, key))
 
-    return init, step, evaluate
+    def lacking(state, hyper):
+        runner = make_runner(hyper)
+        return runner.full(state) if runner.full else {}
+
+    return init, step, evaluate, lacking
 
 
-def vectorised(make_runner):
-    """(init, segment, evaluate) over a leading member axis, in one program."""
-    init_one, step_one, evaluate_one = member_functions(make_runner)
+def vectorised(make_runner, across: str | None = None):
+    """(init, segment, evaluate, step, grow) over a leading member axis, in one program. ``across``: the axis of devices with members of their own."""
+    init_one, step_one, evaluate_one, lacking_one = member_functions(make_runner)
     steps = jax.jit(jax.vmap(step_one, in_axes=(0, 0, None), axis_name=AXIS))  # jit: traced once, for ``plan`` and ``segment``
 
     def init(keys, hyper):
@@ -60,20 +64,34 @@ def vectorised(make_runner):
         return strong(states)
 
     def segment(states, accumulator, hyper, start, count, total):
-        def body(i, carry):
-            states, accumulator = carry
+        def body(carry):
+            i, states, accumulator, _ = carry
             iteration = start + i
             clock = Clock(iteration, iteration.astype(jnp.float32) / total.astype(jnp.float32))
             states, metrics = steps(states, hyper, clock)
-            return states, m.combine(accumulator, metrics)
+            return i + 1, states, m.combine(accumulator, metrics), lacking(states, hyper)
 
-        states, accumulator = jax.lax.fori_loop(0, count, body, (states, accumulator))
-        return states, accumulator, all_numbers(states)
+        def goes_on(carry):
+            i, _, _, lacks = carry
+            return (i < count) & ~sum(lacks.values(), start=jnp.zeros((), bool))
+
+        done, states, accumulator, lacks = jax.lax.while_loop(goes_on, body, (jnp.zeros_like(count), states, accumulator, lacking(states, hyper)))
+        each = jax.tree.leaves(states)[0].shape[:1]
+        return states, accumulator, all_numbers(states), *jax.tree.map(lambda x: jnp.broadcast_to(x, each), (done, lacks))
+
+    def lacking(states, hyper) -> dict[str, jax.Array]:
+        """What some member lacks room for in another iteration, name -> bool[]; {} for most runners."""
+        found = jax.vmap(lacking_one, axis_name=AXIS)(states, hyper)
+        found = {name: jnp.any(lacks) for name, lacks in found.items()}
+        return {name: jax.lax.pmax(lacks.astype(jnp.int32), across) > 0 for name, lacks in found.items()} if across else found
+
+    def grow(what):
+        return jax.vmap(lambda state, hyper: make_runner(hyper).grow(state, what), axis_name=AXIS)
 
     def evaluate(states, keys, hyper):
         return jax.vmap(evaluate_one, axis_name=AXIS)(states, keys, hyper)
 
-    return init, segment, evaluate, steps
+    return init, segment, evaluate, steps, grow
 
 
 def all_numbers(state, largest: int = 2**24) -> jax.Array:
@@ -95,7 +113,9 @@ class Batch:
 
     def __init__(self, make_runner: Callable[[dict], Runner], keys: jax.Array, hyper: dict[str, Any], batching: str):
         self.members, self.batching, self._make = keys.shape[0], batching, make_runner
-        self._init, self._segment, self._evaluate, self._step = vectorised(make_runner)
+        self._init, self._segment, self._evaluate, self._step, self._grow_by = vectorised(make_runner, "devices" if batching == "shard" else None)
+        self.grown: dict[str, int] = {}  # how often room for what was doubled
+        self.say: Callable[[str], None] = lambda line: None
         self._sharding: Callable[[Any], NamedSharding | None] = lambda leaf: None  # where an array belongs
         self._sharded: Callable | None = None
         devices, first = 1, {name: values[0] for name, values in hyper.items()}
@@ -149,7 +169,10 @@ class Batch:
         """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""
         keys, hyper = self._groups[0]
         self._traced_init = jax.jit(self._init).trace(keys, hyper)
-        states = self._shaped(self._traced_init.out_info)
+        return self._trace(self._shaped(self._traced_init.out_info))
+
+    def _trace(self, states) -> dict[str, int]:
+        hyper = self._groups[0][1]
         clock = Clock(jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
         _, metrics = jax.eval_shape(self._step, states, hyper, clock)
         self._template = states, self._shaped(metrics)
@@ -171,6 +194,10 @@ class Batch:
         """Fresh states for every member."""
         init = self._traced_init.lower().compile()
         self._states = [init(keys, hyper) for keys, hyper in self._groups]
+        for name, times in self.grown.items():
+            program = self._growing(name)
+            for _ in range(times):
+                self._states = [program(states, hyper) for states, (_, hyper) in zip(self._states, self._groups, strict=True)]
         if self.batching == "lanes":
             self._states = [self._place(states) for states in self._states]
         self._accumulators = [self._fresh() for _ in self._groups]
@@ -180,12 +207,48 @@ class Batch:
 
     def run(self, start: int, count: int, total: int) -> None:
         """``count`` iterations of every member, from iteration ``start`` of ``total``. Blocks until they are done."""
-        clock = (np.int32(start), np.int32(count), np.int32(total))
-        self._sound = []
-        for g, (_, hyper) in enumerate(self._groups):
-            self._states[g], self._accumulators[g], sound = self._run(self._states[g], self._accumulators[g], hyper, *clock)
-            self._sound.append(sound)
+        left, self._sound = [count] * len(self._groups), [None] * len(self._groups)
+        while any(left):
+            lacks = set()
+            for g, (_, hyper) in enumerate(self._groups):
+                if left[g]:
+                    clock = (np.int32(start + count - left[g]), np.int32(left[g]), np.int32(total))
+                    self._states[g], self._accumulators[g], self._sound[g], done, lacking = self._run(self._states[g], self._accumulators[g], hyper, *clock)
+                    left[g] -= int(done[0])
+                    lacks |= {name for name, some in lacking.items() if left[g] and some[0]}
+            for name in sorted(lacks):
+                self._grow(name)
         jax.block_until_ready(self._sound)
+
+    def _grow(self, name: str) -> None:
+        """Double the room for ``name`` in all members; compiles the program anew, for the larger state."""
+        program = self._growing(name)
+        shapes = self._shaped(jax.eval_shape(program, self._template[0], self._groups[0][1]))
+        self.say(f"no room for more {name}: doubling it; compiling")
+        try:
+            memory.refuse_if_too_large(self._trace(shapes)["peak"] + memory.tree_bytes(self._states), self.members)
+        except Refusal as error:
+            raise Failure(f"room for {name} must double, but {error}; what was saved is kept, to go on with more memory") from None
+        for g, (_, hyper) in enumerate(self._groups):
+            self._states[g] = program(self._states[g], hyper)
+        self.grown[name] = self.grown.get(name, 0) + 1
+        self._compiled_evaluate = None
+        self.compile()
+
+    def _growing(self, name: str) -> Callable:
+        grow = self._grow_by(name)
+        return jax.jit(self._sharded(grow, (0, 0)) if self._sharded else grow)
+
+    def prepare_for(self, grown: dict[str, int]) -> None:
+        """Be ready for ``restore`` of a state whose rooms were doubled so often."""
+        shapes = self._template[0]
+        for name, times in grown.items():
+            for _ in range(times - self.grown.get(name, 0)):
+                shapes = self._shaped(jax.eval_shape(self._growing(name), shapes, self._groups[0][1]))
+        if grown != self.grown:
+            self._trace(shapes)
+            self.grown, self._compiled_evaluate = dict(grown), None
+            self.compile()
 
     def sound(self) -> np.ndarray:
         """bool[M]: whether each member's state was free of NaN after the last ``run``."""

@@ -153,6 +153,14 @@ def list_iterations(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and (p / "meta.json").is_file())
 
 
+def remembered(path: Path) -> dict[str, Any]:
+    """What the loop remembered at a checkpoint, unchecked. Raises Damaged when it cannot be read."""
+    try:
+        return json.loads((path / "meta.json").read_text())["remember"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Damaged(f"{path}: {type(error).__name__}: {error}") from None
+
+
 def load(path: Path, template: Any) -> tuple[Any, dict[str, Any], bytes | None]:
     """(tree of numpy arrays shaped like ``template``, what the loop remembered, what worlds on the host left).
 

@@ -102,8 +102,14 @@ def whole_numbers(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def shared(part: str, builder: Callable) -> tuple[str, ...]:
     """The keys of an entry that do not go to its builder. A world's builder that takes one of them itself is given it."""
-    names = SHARED[part][1] if part in SHARED else ()
+    names = SHARED[part][1] if part in SHARED and makes(builder) != "Archive" else ()
     return tuple(name for name in names if part != "env" or name not in ranges_of(builder))
+
+
+def makes(builder: Callable) -> str:
+    """The record that a builder says it returns; "" where it does not say."""
+    found = inspect.signature(builder).return_annotation
+    return "" if found is inspect.Signature.empty else getattr(found, "__name__", str(found)).split(".")[-1]
 
 
 def entry_ranges(part: str, builder: Callable) -> dict[str, Any]:

@@ -77,6 +77,16 @@ def taken(made: Experiment, template: Any) -> tuple[Any, Remember, list[dict[str
     return snapshot, remember, sorted(rows, key=lambda row: row["step"])
 
 
+def grown(made: Experiment) -> dict[str, int]:
+    """How often these runs have doubled the room for what (``Runner.grow``), by their last checkpoints."""
+    found = {}
+    for run in {place.run for place in sources(made)}:
+        iterations = checkpoint.list_iterations(Path(run) / "checkpoints")
+        if iterations:
+            found |= checkpoint.remembered(Path(run) / "checkpoints" / str(iterations[-1])).get("grown", {})
+    return found
+
+
 def newest(run: Path, template: Any) -> tuple[Any, Remember]:
     """The last undamaged checkpoint of a run, whose members are as many as they are."""
     members = len(experiment(read_config(run)).members)

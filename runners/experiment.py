@@ -17,7 +17,7 @@ from agents.base import Agent
 from envs.base import Environment, HostEnvironment, Spec
 from envs.builder import LARGEST_WHOLE, Refusal, build, locate
 from envs.wrappers import wrapped
-from exploration.base import Bonus
+from exploration.base import Archive, Bonus
 from exploration.intrinsic import Intrinsic, given, intrinsic
 from runners.base import HostRunner, Runner
 from runners.batching import AXIS
@@ -111,13 +111,13 @@ def make_runner(config: Mapping[str, Any], world: Environment | HostEnvironment 
     def make_agent(spec: Spec) -> Agent:
         return expect(build(config["agent"], spec), (Agent,), "agent", config["agent"]["_target_"])
 
-    def make_intrinsic(spec: Spec) -> Intrinsic:
+    def make_exploration(spec: Spec) -> Intrinsic | Archive:
         spec = given(spec, stream.get("input", "observation"))
-        bonus = expect(build(exploration, spec), (Bonus,), "exploration", exploration["_target_"])
-        return intrinsic(spec, bonus, name=exploration["_target_"], **stream)
+        found = expect(build(exploration, spec), (Bonus, Archive), "exploration", exploration["_target_"])
+        return intrinsic(spec, found, name=exploration["_target_"], **stream) if isinstance(found, Bonus) else found
 
     runner = dict(config["runner"])
-    made = locate(runner.pop("_target_"))(env, make_agent, make_intrinsic, axis=AXIS, **runner)
+    made = locate(runner.pop("_target_"))(env, make_agent, make_exploration, axis=AXIS, **runner)
     return expect(made, (Runner, HostRunner), "runner", config["runner"]["_target_"])
 
 

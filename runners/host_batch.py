@@ -35,6 +35,7 @@ class HostBatch:
         self.members, self.runner = keys.shape[0], runner
         self.lanes, self.env = runner.spec.lanes, runner.env
         self._learning = 0.0  # seconds
+        self.grown: dict[str, int] = {}
         self._keys = keys
         self._hyper = {name: jnp.asarray(values, jnp.float32) for name, values in hyper.items()}
         self._make = make_runner
@@ -240,6 +241,9 @@ class HostBatch:
     def snapshot(self) -> Any:
         """(states, accumulators), as numpy arrays with a leading axis over all members."""
         return jax.device_get((self._states, self._accumulator))
+
+    def prepare_for(self, grown: dict[str, int]) -> None:
+        """Nothing grows here."""
 
     def template(self) -> Any:
         return self._template

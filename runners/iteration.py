@@ -80,6 +80,8 @@ def iteration(
     """The pieces for a world's ``spec`` with lanes and axis. ``rewards``: the world's own stream, of ``runners/rewards.py``. ``learns_from``: what the
     agent will be given, "rollout" or "replay"."""
     intrinsic = make_intrinsic(spec._replace(latent=lambda: latent_space(spec, make_agent)))
+    if not isinstance(intrinsic, Intrinsic):
+        raise Refusal("this runner pays a bonus, and this exploration makes an archive of states to return to; use runner=go_explore")
     bonus = intrinsic.bonus
     agent_spec = seen_by_agent(spec, bonus)
     agent = make_agent(agent_spec)

@@ -157,6 +157,7 @@ class Loop:
 
     def save(self) -> None:
         host = self.batch.host_snapshot()
+        self.remember.grown = dict(self.batch.grown)
         checkpoint.save(self.directory.checkpoints, self.remember.iteration, self.batch.snapshot(), asdict(self.remember), self.keep, host)
         self._write_visits()
 

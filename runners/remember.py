@@ -15,4 +15,5 @@ class Remember:
     frozen: dict[str, int] = field(default_factory=dict)  # member -> environment steps at which a number became NaN
     evaluations: list[list[dict[str, Any]]] = field(default_factory=list)  # per evaluation, per member
     last_rows: list[dict[str, Any]] = field(default_factory=list)  # newest line of metrics per member
+    grown: dict[str, int] = field(default_factory=dict)  # how often room for what was doubled (runners/base.py: Runner.grow)
     program: dict[str, Any] = field(default_factory=dict)  # what computed it: batching, devices, versions

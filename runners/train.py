@@ -134,6 +134,7 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     config, members, (batch, runner, total, end, plan, reporter) = made.config, made.members, prepared
     begin = time.monotonic()
     batch.compile()
+    batch.say = reporter.say
     seconds = round(time.monotonic() - begin, 2)
     directory.write_manifest({**plan, "compile_seconds": seconds})
     program = {"batching": plan["batching"], "devices": plan["devices"], "jaxlib": versions()["jaxlib"]}
@@ -183,6 +184,7 @@ def resume_or_start(made: Experiment, batch: Batch | HostBatch, directory: RunDi
     """Put the newest undamaged checkpoint into ``batch``, or what other runs have left for this one (``continues``, ``init_from``), or fresh states."""
     for iteration in reversed(checkpoint.list_iterations(directory.checkpoints)):
         try:
+            batch.prepare_for(checkpoint.remembered(directory.checkpoints / str(iteration)).get("grown", {}))
             snapshot, remembered, host = checkpoint.load(directory.checkpoints / str(iteration), batch.template())
         except checkpoint.Damaged as error:
             reporter.say(f"damaged checkpoint skipped: {error}")
@@ -200,6 +202,7 @@ def resume_or_start(made: Experiment, batch: Batch | HostBatch, directory: RunDi
     if checkpoint.list_iterations(directory.checkpoints):
         reporter.say("no checkpoint is undamaged: starting over")
     if made.config["continues"]:
+        batch.prepare_for(continues.grown(made))
         snapshot, remember, rows = continues.taken(made, batch.template())
         batch.restore(snapshot, None, remember.iteration)
         directory.truncate_metrics(lambda row: False)

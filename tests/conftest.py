@@ -33,3 +33,17 @@ def draws():
 def pytest_configure(config):
     # two workers may read and write one entry of the cache at once; the reader then compiles for itself
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+
+
+def long_ones() -> list[str]:
+    """Beginnings of names of tests that only ``scripts/test --all`` runs."""
+    lines = (ROOT / "tests" / "slow.txt").read_text().splitlines()
+    return [line.partition("  #")[0] for line in lines if not line.startswith("#")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    beginnings = tuple(long_ones())
+    for item in items:
+        if item.nodeid.startswith(beginnings):
+            item.add_marker(pytest.mark.slow)

@@ -48,6 +48,12 @@ def test_imports_point_down():
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
+def test_every_line_of_the_list_of_long_tests_names_one():
+    found = subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", ""], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    lines = [line.partition("  #")[0] for line in (ROOT / "tests" / "slow.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(found) > 1000 and not [line for line in lines if not any(name.startswith(line) for name in found)]
+
+
 def test_ruff_finds_nothing():
     linted = subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet", "."], cwd=ROOT, capture_output=True, text=True)
     assert linted.returncode == 0, linted.stdout + linted.stderr

@@ -26,6 +26,7 @@ def entry(target: str, **arguments: Any) -> Entry:
 
 WORLDS: dict[str, Entry] = {
     "deep_sea": entry("envs.deep_sea.deep_sea", size=4),
+    "deep_sea/index": entry("envs.deep_sea.deep_sea", size=4, observation="index"),
     "deep_sea/stochastic": entry("envs.deep_sea.deep_sea", size=4, stochastic=True),
     "gymnax": entry("envs.gymnax.gymnax", id="CartPole-v1", max_steps_in_episode=12),
     "gymnax/box_actions": entry("envs.gymnax.gymnax", id="MountainCarContinuous-v0", max_steps_in_episode=7),
@@ -94,7 +95,7 @@ class AgentCase(NamedTuple):
 
     @property
     def learns(self) -> bool:
-        return self.entry["_target_"] != "agents.random.random"
+        return not self.entry["_target_"].startswith("agents.random.")
 
 
 def tiny_ppo(**arguments: Any) -> Entry:
@@ -105,6 +106,8 @@ def tiny_ppo(**arguments: Any) -> Entry:
 AGENTS: dict[str, AgentCase] = {
     "random": AgentCase(entry("agents.random.random")),
     "random/box_actions": AgentCase(entry("agents.random.random"), action=BOX_ACTIONS),
+    "repeated_random": AgentCase(entry("agents.random.repeated_random", mean_run=3.0)),
+    "repeated_random/box_actions": AgentCase(entry("agents.random.repeated_random"), action=BOX_ACTIONS),
     "ppo": AgentCase(tiny_ppo()),
     "ppo/box_actions": AgentCase(tiny_ppo(), action=BOX_ACTIONS),
     "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6, value_coef=0.0), streams=TWO),  # its layers would serve the values as well
@@ -419,7 +422,20 @@ RUNNERS: dict[str, RunnerCase] = {
 
 OFFLINE: dict[str, RunnerCase] = {"offline": RunnerCase(entry("runners.offline.offline", updates=2), agent=entry("agents.random.random"))}  # makes no steps
 
-TABLES: dict[str, dict[str, Any]] = {"env": WORLDS | HOST_WORLDS, "agent": AGENTS | REPLAY_AGENTS, "exploration": BONUSES, "runner": RUNNERS | OFFLINE}
+ARCHIVES: dict[str, Entry] = {"go_explore": entry("exploration.go_explore.go_explore", capacity=2)}
+
+EXPLORERS: dict[str, RunnerCase] = {
+    "go_explore": RunnerCase(
+        entry("runners.go_explore.go_explore", lanes=2, explore_steps=6), agent=entry("agents.random.repeated_random"), exploration=ARCHIVES["go_explore"]
+    )
+}
+
+TABLES: dict[str, dict[str, Any]] = {
+    "env": WORLDS | HOST_WORLDS,
+    "agent": AGENTS | REPLAY_AGENTS,
+    "exploration": BONUSES | ARCHIVES,
+    "runner": RUNNERS | OFFLINE | EXPLORERS,
+}
 
 
 def entry_of(row: Any) -> Entry:
