@@ -11,15 +11,20 @@ start. One agent step is ``frame_skip`` frames.
 
 from __future__ import annotations
 
+import functools
+import pickle
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from envs.base import HostEnvironment, HostLanes, Spec, TimeStep
+from envs.base import HostEnvironment, HostLanes, HostWorld, Spec, TimeStep
 from envs.builder import FLAG, FRACTION, Integer, Refusal, Text, closest, extra_hint, options
 
 SIDE = 84
+ROOM = {"montezuma_revenge": 3, "pitfall": 1}  # where a game keeps the number of the room in its memory (AtariARI, arXiv 1906.08226)
 UNSAVED = "ale-py's AtariVectorEnv cannot save its emulators; env=gymnasium env.id=ALE/... can"
 
 
@@ -88,6 +93,7 @@ def atari(
         name=game,
         max_steps=-(-max_frames // frame_skip),
         info={"lives": spaces.Box(0, 255, (), np.int32)},
+        deterministic=sticky == 0 and noop_max == 0,
     )
 
     def open_(lanes: int, render: bool = False) -> HostLanes:
@@ -112,4 +118,61 @@ def atari(
 
         return HostLanes(reset, step, env.close, render=picture)
 
-    return HostEnvironment(spec, open_, UNSAVED, decode=lambda obs: jnp.moveaxis(obs, -3, -1))
+    at = ROOM.get(game)
+    return HostEnvironment(
+        spec,
+        open_,
+        UNSAVED,
+        decode=lambda obs: jnp.moveaxis(obs, -3, -1),
+        single=functools.partial(emulator, game, frame_skip, max_frames, full_actions, episodic_life) if spec.deterministic else None,
+        frames_per_step=frame_skip,
+        rooms=None if at is None else functools.partial(room, at),
+    )
+
+
+def room(at: int, look: Callable) -> int:
+    return int(look("ram")[at])
+
+
+def emulator(game: str, frame_skip: int, max_frames: int, full_actions: bool, episodic_life: bool) -> HostWorld:
+    """One emulator without sticky actions, which can be put back. Every reset is the same."""
+    import ale_py
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.setInt("random_seed", 0)
+    ale.setInt("frame_skip", frame_skip)
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(ale_py.roms.get_rom_path(game))
+    actions = ale.getLegalActionSet() if full_actions else ale.getMinimalActionSet()
+    start = ale.cloneState()
+    screen = np.zeros(ale.getScreenDims(), np.uint8)
+    lives = [ale.lives()]
+
+    def reset():
+        ale.restoreState(start)
+        lives[0] = ale.lives()
+
+    def step(action):
+        reward = ale.act(actions[action])
+        left = ale.lives()
+        terminated = ale.game_over() or episodic_life and left < lives[0]
+        lives[0] = left
+        return reward, terminated, ale.getEpisodeFrameNumber() >= max_frames
+
+    def save():
+        return pickle.dumps((ale.cloneState(), lives[0]))
+
+    def load(snapshot):
+        state, lives[0] = pickle.loads(snapshot)
+        ale.restoreState(state)
+
+    def look(what):
+        if what == "ram":
+            return ale.getRAM()
+        if what == "picture":
+            return ale.getScreenRGB()
+        ale.getScreenGrayscale(screen)
+        return screen
+
+    return HostWorld(reset, step, save, load, look)

@@ -39,6 +39,7 @@ class Spec(NamedTuple):
     streams: tuple[str, ...] = ("extrinsic",)  # reward streams the agent will be given
     axis: str | None = None  # name of the vmapped member axis, when there is one
     latent: Callable[[], spaces.Space] | None = None  # space of the agent's encoding of observations; where there is no agent, None
+    on_host: bool = False  # the world is no JAX program: what is seen in it reaches programs only after its steps
 
 
 class TimeStep(NamedTuple):
@@ -113,6 +114,16 @@ class HostLanes(NamedTuple):
     render: Callable[[int], np.ndarray | None] | None = None  # lane -> uint8 [height, width, 3]
 
 
+class HostWorld(NamedTuple):
+    """One world on the host that can be put back, for a worker that makes whole rollouts by itself. Its start is always the same."""
+
+    reset: Callable[[], None]
+    step: Callable[[Any], tuple[float, bool, bool]]  # action -> (reward, terminated, truncated)
+    save: Callable[[], bytes]  # all that decides how it goes on
+    load: Callable[[bytes], None]  # what is seen is stale until the next step
+    look: Callable[[str], Any]  # "grey" u8[rows, columns], "obs", "info", or what else it has (an Atari game: "ram" u8[128])
+
+
 class HostEnvironment(NamedTuple):
     """Worlds that live on the host: what they are, and how to open N of them."""
 
@@ -120,6 +131,9 @@ class HostEnvironment(NamedTuple):
     open: Callable[..., HostLanes]  # (lanes, render=False) -> HostLanes
     unsaved: str | None = None  # why these worlds have no exact snapshots; None: they have
     decode: Callable[[PyTree], PyTree] = lambda obs: obs  # obs [N] as they arrive -> of ``spec.observation``; part of compiled programs
+    single: Callable[[], HostWorld] | None = None  # opens one world by itself; sent to workers
+    frames_per_step: int = 1  # emulator frames of an agent step
+    rooms: Callable[[Callable[[str], Any]], int] | None = None  # look -> the room of the game's map that the player is in, where it is known
 
 
 def sample_action(space: spaces.Space, key: Key, lanes: int) -> jax.Array:

@@ -175,12 +175,12 @@ def why_not(env: gymnasium.Env, steps: int = 12) -> str | None:
         again = go_on()
     except Exception as error:  # whatever a world's attributes raise when they are pickled
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return None if _same(first, again) else "after a restore it goes on differently"
+    return None if same(first, again) else "after a restore it goes on differently"
 
 
-def _same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
-        return all(_same(a[name], b[name]) for name in a)
+        return all(same(a[name], b[name]) for name in a)
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(same, a, b))
     return bool(np.array_equal(a, b))

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
-from envs.base import Key, Lanes, PyTree, Spec, Transition
+from envs.base import HostEnvironment, Key, Lanes, PyTree, Spec, Transition
 from envs.builder import Refusal, closest
 
 
@@ -110,6 +110,7 @@ class Explored(NamedTuple):
     reached: Lanes  # [T, L, ...]; after each step
     steps: Transition  # [T, L, ...]
     valid: jax.Array  # bool[T, L]; False after the end of an episode
+    cells: jax.Array | None = None  # u32[T, L, 2]; fingerprints of the cells that they reached, where the host has made them
 
 
 class Archive(NamedTuple):
@@ -123,6 +124,7 @@ class Archive(NamedTuple):
     best: Callable[[PyTree, int], tuple[jax.Array, jax.Array]]  # (state, longest) -> (actions [longest, ...] to the best score, how many)
     report: Callable[[PyTree], dict]  # state -> scalar metrics (cells, best score)
     weights: Callable[[PyTree], jax.Array]  # state -> f32[C]; in proportion to which cells are chosen
+    on_host: Callable[[HostEnvironment], Callable] | None = None  # -> function (look of a HostWorld) -> the cell's fingerprint, 8 bytes
 
 
 class Goals(NamedTuple):

@@ -16,6 +16,7 @@ A cell is chosen with probability proportional to (arXiv 2004.12919, as in its r
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ from exploration.base import Archive, Explored, Starts
 from exploration.cells import cell_function
 from exploration.hash_table import EMPTY, HashTable, hash_table
 from exploration.hash_table import insert as find_or_add
+from exploration.host_cells import host_cell_function
 from exploration.laws.play import expect
 from exploration.trajectories import Trail, Trajectories, append, trajectories, walk
 from exploration.trajectories import grow as grow_trajectories
@@ -117,7 +119,9 @@ def go_explore(
     if not (spec.deterministic or lucky):
         what = f"Go-Explore returns to states and replays trajectories, and the world {spec.name!r} is not deterministic, so a cell would keep what was luck"
         raise Refusal(f"{what}; take sticky actions and noise away, as env.sticky=0, or allow it with exploration.lucky=true")
-    identify = cell_function(spec, cell, width, height, depth)
+    identify = functools.cache(lambda: cell_function(spec, cell, width, height, depth))
+    if not spec.on_host:
+        identify()  # refuses
     weight = dict(zip(COUNTERS, (seen_weight, chosen_weight, chosen_since_new_weight, actions_weight), strict=True))
 
     def init(key, inputs):
@@ -164,7 +168,8 @@ def go_explore(
         turned = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (explored.reached, explored.steps, explored.valid))
         reached, steps, valid = turned  # [L, T, ...]: in the order of choice
         lanes, time = valid.shape
-        state, cells, new = numbered(state, jnp.where((valid & ~steps.done)[..., None], identify(steps), jnp.uint32(EMPTY)))
+        fingerprints = identify()(steps) if explored.cells is None else jnp.swapaxes(explored.cells, 0, 1)
+        state, cells, new = numbered(state, jnp.where((valid & ~steps.done)[..., None], fingerprints, jnp.uint32(EMPTY)))
         cells = jnp.where(valid, jnp.where(steps.done, END, cells), places)  # out of bounds: dropped
         before = jnp.concatenate([explored.chosen[:, None], cells[:, :-1]], axis=1)
         flat = jnp.arange(lanes * time, dtype=jnp.int32).reshape(lanes, time)
@@ -263,7 +268,7 @@ def go_explore(
             "dropped": state.table.dropped,
         }
 
-    return Archive(init, select, insert, full, grow, leading, report, weights)
+    return Archive(init, select, insert, full, grow, leading, report, weights, lambda env: host_cell_function(env, cell, width, height, depth))
 
 
 def power_of_two(least: int) -> int:

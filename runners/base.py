@@ -71,6 +71,24 @@ class Steps(NamedTuple):
     info: dict[str, jax.Array]  # with episode_return and episode_length
 
 
+class HostExplorer(NamedTuple):
+    """One iteration of an experiment whose workers make whole rollouts in worlds on the host, for one member: ``choose`` -> [rollouts] -> ``merge``."""
+
+    init: Callable[[Key], PyTree]
+    choose: Callable  # (state, clock) -> (archive, Chosen)
+    merge: Callable  # (state, archive, Explored, depth i32[L], clock) -> (state, metrics)
+    full: Callable[[PyTree], dict[str, jax.Array]]
+    grow: Callable[[PyTree, str], PyTree]
+    cell: Callable  # look -> fingerprint of 8 bytes
+    workers: int | None
+    explore_steps: int
+    spec: Spec
+    steps_per_iteration: int
+    env: HostEnvironment
+    agent: Agent
+    augments: bool = False
+
+
 class Keep(NamedTuple):
     """A replay that stays in the host's memory, where an accelerator's does not hold it: programs for the host's own processor. States that
     are on the accelerator have () in its place."""

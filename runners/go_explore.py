@@ -16,12 +16,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.base import Environment, HostEnvironment, PyTree, any_member, sample_action
-from envs.builder import Integer, Refusal, options
+from agents.base import Agent
+from envs.base import Environment, HostEnvironment, PyTree, Spec, any_member, sample_action
+from envs.builder import Integer, Optional, Refusal, options
 from exploration.base import Archive, Explored
 from exploration.go_explore import nowhere
 from runners import metrics as m
-from runners.base import Runner
+from runners.base import HostExplorer, Runner
 from runners.iteration import EVALUATION_LIMIT, MAX_CELLS, evaluation_metrics
 from runners.source import jax_source
 
@@ -54,7 +55,19 @@ class GoExploreState(NamedTuple):
     record: Progress
 
 
-@options(lanes=Integer(1, 2**20), explore_steps=Integer(1, 2**20))
+class Exploring(NamedTuple):
+    """What an iteration is made of, wherever the world lives."""
+
+    spec: Spec
+    agent: Agent
+    archive: Archive
+    init: Callable  # (key, fresh starts Lanes [L]) -> state
+    merge: Callable  # (state, chosen archive, key, Explored, depth i32[L] of the cells) -> (state, metrics)
+    full: Callable
+    grow: Callable
+
+
+@options(lanes=Integer(1, 2**20), explore_steps=Integer(1, 2**20), workers=Optional(Integer(0, 1024)))
 def go_explore(
     env: Environment | HostEnvironment,
     make_agent: Callable,
@@ -62,33 +75,28 @@ def go_explore(
     *,
     lanes=100,
     explore_steps=100,
+    workers=None,
     axis=None,
-) -> Runner:
+) -> Runner | HostExplorer:
     """Runner for ``make_agent(spec)`` and ``make_archive(spec)``.
 
-    lanes: rollouts of a batch. explore_steps: steps of a rollout, at most.
+    lanes: rollouts of a batch. explore_steps: steps of a rollout, at most. workers: processes that make the rollouts of a world on the host (None: as
+    many as there are cores; 0: this process); the results do not depend on it.
     """
     if isinstance(env, HostEnvironment):
-        raise Refusal(f"runner=go_explore is for worlds that are JAX programs, and {env.spec.name!r} lives on the host")
-    spec = env.spec._replace(lanes=lanes, axis=axis)
-    archive, agent = make_archive(spec), make_agent(spec)
-    if not isinstance(archive, Archive):
-        raise Refusal("runner=go_explore needs an archive; use exploration=go_explore, or another runner")
+        from runners.host_go_explore import host_go_explore
+
+        return host_go_explore(env, exploring(env.spec._replace(lanes=lanes, on_host=True), make_agent, make_archive, explore_steps), explore_steps, workers)
+    pieces = exploring(env.spec._replace(lanes=lanes, axis=axis), make_agent, make_archive, explore_steps)
     source = jax_source(env, lanes, axis, note=jax.tree.map(lambda x: x[0], nowhere(1)))
-    longest = min(spec.max_steps or EVALUATION_LIMIT, LONGEST)
-    mapped = spec.grid is not None and spec.grid[0] * spec.grid[1] <= MAX_CELLS
+    spec, agent, archive, longest = pieces.spec, pieces.agent, pieces.archive, longest_of(pieces.spec)
 
     def init(key):
-        member_key, source_key, agent_key, archive_key = jax.random.split(key, 4)
-        one = sample_action(spec.action, key, 1)[0]
-        actions = jnp.broadcast_to(one, (explore_steps, *one.shape))
-        best = Best(jnp.zeros((longest, *one.shape), one.dtype), jnp.int32(0), -jnp.inf)
-        visits = jnp.zeros(spec.grid, jnp.uint32) if mapped else None
-        record = Progress(jnp.uint32(0), jnp.float32(0), jnp.int32(0), jnp.uint32(0), visits)
-        return GoExploreState(member_key, agent.init(agent_key), best, archive.init(archive_key, (source.init(source_key), actions)), record)
+        source_key, state_key = jax.random.split(key)
+        return pieces.init(state_key, source.init(source_key))
 
-    def explore(state, key):
-        """(archive, what a batch of rollouts met)."""
+    def explore(state, key, insert_key):
+        """(archive, key, what a batch of rollouts met, depth of the cells they began in)."""
         select_key, reset_key, loop_key = jax.random.split(key, 3)
         chosen, starts = archive.select(state.archive, select_key, lanes)
         begun = starts.lanes._replace(first=jnp.zeros(lanes, bool))
@@ -107,12 +115,77 @@ def go_explore(
         carry = (begun, agent.start(state.agent, lanes), jnp.ones(lanes, bool))
         times = jnp.arange(explore_steps, dtype=jnp.int32)
         _, (reached, steps, valid) = jax.lax.scan(one, carry, (jax.random.split(loop_key, explore_steps), times))
-        return chosen, Explored(starts.cells, begun.note, reached, steps, valid), begun.episode_length
+        return chosen, insert_key, Explored(starts.cells, begun.note, reached, steps, valid), begun.episode_length
 
     def step(state, clock):
         explore_key, insert_key = jax.random.split(jax.random.fold_in(state.key, clock.iteration))
-        chosen, explored, depth = explore(state, explore_key)
-        archived, happened = archive.insert(chosen, insert_key, explored)
+        return pieces.merge(state, *explore(state, explore_key, insert_key))
+
+    def start(state, key):
+        return (source.init(key), agent.start(state.agent, lanes))
+
+    def watch(state, carry, key):
+        now, memory = carry
+        act_key, step_key, reset_key = jax.random.split(key, 3)
+        memory, action, _ = agent.act(state.agent, act_key, (memory, now.obs, now.first, "explore"))
+        time = now.episode_length
+        known = (time < state.bonus.length).reshape(lanes, *[1] * (action.ndim - 1))
+        action = jnp.where(known, state.bonus.actions[jnp.minimum(time, longest - 1)], action)
+        now, transition = source.step(now, step_key, action)
+        return (source.restart(now, reset_key, transition.done), memory), transition
+
+    def evaluate(state, key):
+        """The best trajectory from fresh starts, as far as it goes or until the episode ends."""
+        world_key, loop_key = jax.random.split(key)
+        best = state.bonus
+
+        def advance(loop):
+            t, carry, finished, returns, lengths = loop
+            carry, transition = watch(state, carry, jax.random.fold_in(loop_key, t))
+            returns = jnp.where(finished, returns, transition.info["episode_return"])
+            lengths = jnp.where(finished, lengths, transition.info["episode_length"])
+            return t + 1, carry, finished | transition.done, returns, lengths
+
+        def unfinished(loop):
+            return any_member((loop[0] < best.length) & ~loop[2], axis)
+
+        zero = (jnp.int32(0), start(state, world_key), jnp.zeros(lanes, bool), jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, jnp.int32))
+
+        def bounded(loop):
+            moved = advance(loop)
+            keep = loop[0] >= best.length  # a member whose trajectory is over while others go on
+            return jax.tree.map(lambda a, b: jnp.where(keep, b, a), moved, loop)
+
+        _, _, _, returns, lengths = jax.lax.while_loop(unfinished, bounded, zero)
+        exact = jnp.mean((returns == best.score).astype(jnp.float32))
+        return evaluation_metrics(returns, lengths, spec) | {"evaluation/replays": exact}
+
+    return Runner(init, step, evaluate, spec, lanes * explore_steps, env, start, watch, None, agent, full=pieces.full, grow=pieces.grow)
+
+
+def longest_of(spec: Spec) -> int:
+    return min(spec.max_steps or EVALUATION_LIMIT, LONGEST)
+
+
+def exploring(spec: Spec, make_agent: Callable, make_archive: Callable, explore_steps: int) -> Exploring:
+    """The pieces for a world's ``spec`` with lanes. Raises Refusal where there is no archive."""
+    archive, agent = make_archive(spec), make_agent(spec)
+    if not isinstance(archive, Archive):
+        raise Refusal("runner=go_explore needs an archive; use exploration=go_explore, or another runner")
+    lanes, axis, longest = spec.lanes, spec.axis, longest_of(spec)
+    mapped = spec.grid is not None and spec.grid[0] * spec.grid[1] <= MAX_CELLS and not spec.on_host
+
+    def init(key, starts):
+        member_key, agent_key, archive_key = jax.random.split(key, 3)
+        one = sample_action(spec.action, key, 1)[0]
+        actions = jnp.broadcast_to(one, (explore_steps, *one.shape))
+        best = Best(jnp.zeros((longest, *one.shape), one.dtype), jnp.int32(0), -jnp.inf)
+        visits = jnp.zeros(spec.grid, jnp.uint32) if mapped else None
+        record = Progress(jnp.uint32(0), jnp.float32(0), jnp.int32(0), jnp.uint32(0), visits)
+        return GoExploreState(member_key, agent.init(agent_key), best, archive.init(archive_key, (starts, actions)), record)
+
+    def merge(state, chosen, key, explored: Explored, depth):
+        archived, happened = archive.insert(chosen, key, explored)
         report = archive.report(archived)
         best = jax.lax.cond(
             any_member(improves(state.bonus, report), axis),
@@ -154,49 +227,10 @@ def go_explore(
         found |= {"episode/count": m.Last(new.episodes), "steps/agent": m.Last(made), "steps/virtual": m.Last(virtual)}
         return new, found
 
-    def start(state, key):
-        return (source.init(key), agent.start(state.agent, lanes))
-
-    def watch(state, carry, key):
-        now, memory = carry
-        act_key, step_key, reset_key = jax.random.split(key, 3)
-        memory, action, _ = agent.act(state.agent, act_key, (memory, now.obs, now.first, "explore"))
-        time = now.episode_length
-        known = (time < state.bonus.length).reshape(lanes, *[1] * (action.ndim - 1))
-        action = jnp.where(known, state.bonus.actions[jnp.minimum(time, longest - 1)], action)
-        now, transition = source.step(now, step_key, action)
-        return (source.restart(now, reset_key, transition.done), memory), transition
-
-    def evaluate(state, key):
-        """The best trajectory from fresh starts, as far as it goes or until the episode ends."""
-        world_key, loop_key = jax.random.split(key)
-        best = state.bonus
-
-        def advance(loop):
-            t, carry, finished, returns, lengths = loop
-            carry, transition = watch(state, carry, jax.random.fold_in(loop_key, t))
-            returns = jnp.where(finished, returns, transition.info["episode_return"])
-            lengths = jnp.where(finished, lengths, transition.info["episode_length"])
-            return t + 1, carry, finished | transition.done, returns, lengths
-
-        def unfinished(loop):
-            return any_member((loop[0] < best.length) & ~loop[2], axis)
-
-        zero = (jnp.int32(0), start(state, world_key), jnp.zeros(lanes, bool), jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, jnp.int32))
-
-        def bounded(loop):
-            moved = advance(loop)
-            keep = loop[0] >= best.length  # a member whose trajectory is over while others go on
-            return jax.tree.map(lambda a, b: jnp.where(keep, b, a), moved, loop)
-
-        _, _, _, returns, lengths = jax.lax.while_loop(unfinished, bounded, zero)
-        exact = jnp.mean((returns == best.score).astype(jnp.float32))
-        return evaluation_metrics(returns, lengths, spec) | {"evaluation/replays": exact}
-
     def full(state):
         return archive.full(state.archive, lanes, explore_steps)
 
     def grow(state, what):
         return state._replace(archive=archive.grow(state.archive, what))
 
-    return Runner(init, step, evaluate, spec, lanes * explore_steps, env, start, watch, None, agent, full=full, grow=grow)
+    return Exploring(spec, agent, archive, init, merge, full, grow)

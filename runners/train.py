@@ -17,11 +17,12 @@ import jax.numpy as jnp
 
 from envs.builder import Refusal
 from runners import checkpoint, continues, goals, init_from, memory, profile
-from runners.base import HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.host_batch import HostBatch, refuse_batching
+from runners.host_go_explore import ExplorerBatch
 from runners.host_offline import WatchedBatch
 from runners.loop import Loop
 from runners.progress import Reporter, plural
@@ -67,7 +68,7 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
         prepared.reporter.close()
 
 
-def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch, Runner | HostRunner, str]:
+def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch | ExplorerBatch, Runner | HostRunner | HostExplorer, str]:
     """(all members as one batch, one member's runner, the batching that it has)."""
     keys = jnp.stack([jax.random.PRNGKey(member.seed) for member in made.members])
     hyper = {path: [member.hyper[path] for member in made.members] for path in made.members[0].hyper}
@@ -76,6 +77,9 @@ def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch, Runner
         batching = "shard" if len(jax.local_devices()) > 1 and len(made.members) > 1 else "vmap"
     if isinstance(runner, HostRunner) and not runner.steps:
         return WatchedBatch(made.make_runner, keys, hyper, batching, runner), runner, batching
+    if isinstance(runner, HostExplorer):
+        refuse_batching(made.config["batching"])
+        return ExplorerBatch(made.make_runner, keys, hyper, runner), runner, "map"
     if isinstance(runner, HostRunner):
         refuse_batching(made.config["batching"])
         return HostBatch(made.make_runner, keys, hyper, runner), runner, "vmap"
@@ -118,6 +122,8 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     labels = [member.label() for member in members]
     for warning in sorted({shift_warning(runner.env, replaced(config, member.hyper)["runner"]) for member in members} - {None}):
         reporter.say(warning)
+    if isinstance(runner, HostExplorer):
+        plan = {**plan, "worlds": "host", "worlds_saved": True}
     if isinstance(runner, HostRunner):
         plan = {**plan, "worlds": "host", "worlds_saved": runner.env.unsaved is None}
         if runner.env.unsaved:

@@ -73,7 +73,7 @@ def test_snapshots_are_exact_in_place_and_in_another_world(id):
     first.load(saved), second.load(saved)
     for lanes in (first, second):
         for (a, b), (c, d) in zip(expected, play(lanes, 40, 1), strict=True):
-            assert snapshot._same((list(a[:4]), b), (list(c[:4]), d))
+            assert snapshot.same((list(a[:4]), b), (list(c[:4]), d))
     first.close(), second.close()
 
 

@@ -76,7 +76,7 @@ def test_successors_and_what_follows_differ_only_where_episodes_end(seen):
 
 def test_the_same_seeds_give_the_same(seen):
     again = seen.env.open(LANES)
-    assert snapshot._same(again.reset([3, 4]), seen.first)
+    assert snapshot.same(again.reset([3, 4]), seen.first)
     again.close()
 
 
@@ -88,4 +88,4 @@ def test_snapshots_are_there_or_refused_and_exact(seen):
     first = seen.go_on()
     seen.lanes.load(saved)
     for (a, b), (c, d) in zip(first, seen.go_on(), strict=True):
-        assert snapshot._same((list(a[:4]), b), (list(c[:4]), d))
+        assert snapshot.same((list(a[:4]), b), (list(c[:4]), d))

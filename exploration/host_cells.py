@@ -1,0 +1,96 @@
+"""Cells of worlds on the host, made in the worker that makes the steps: functions (look of a ``HostWorld``) -> fingerprint of 8 bytes.
+
+===============  ==========================================================================================================
+``downscaled``   the picture, grey, shrunk and cut into steps of brightness, as in ``exploration/cells.py``
+``observation``  the observation, byte for byte
+``knowledge``    domain knowledge of a game: Montezuma's Revenge: level, room, keys and other things carried, position in
+                 squares of 16 pixels (arXiv 2004.12919; read from the console's memory); Pitfall: room and position
+a dotted path    a function (look) -> whole numbers, as ``look("ram")`` or ``look("info")``
+``auto``         ``downscaled`` where the world has pictures, else ``observation``
+===============  ==========================================================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from envs.base import HostEnvironment
+from envs.builder import Refusal, closest, locate
+from exploration.cells import is_picture, shares
+
+LEGAL = ("auto", "downscaled", "observation", "knowledge")
+
+
+def host_cell_function(env: HostEnvironment, cell: str, width: int, height: int, depth: int) -> Callable[[Callable[[str], Any]], bytes]:
+    """Raises Refusal for what the world does not give."""
+    pictured = is_picture(env.spec.observation)
+    if cell == "auto":
+        cell = "downscaled" if pictured else "observation"
+    if cell == "downscaled":
+        if not pictured:
+            raise Refusal(f"exploration.cell=downscaled shrinks pictures, and the observations of {env.spec.name!r} are none; use exploration.cell=observation")
+        return functools.partial(downscaled, (width, height, depth))
+    if cell == "observation":
+        return observed
+    if cell == "knowledge":
+        if env.spec.name not in KNOWLEDGE:
+            raise Refusal(f"exploration.cell=knowledge: nothing is known of {env.spec.name!r}{closest(env.spec.name, KNOWLEDGE)}")
+        return functools.partial(numbered, KNOWLEDGE[env.spec.name])
+    if "." not in cell:
+        raise Refusal(f"exploration.cell={cell!r} is not legal here{closest(cell, LEGAL)}; or give the import path of a function of look")
+    return functools.partial(numbered, locate(cell, "exploration.cell"))
+
+
+def digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def downscaled(sizes: tuple[int, int, int], look: Callable) -> bytes:
+    grey = look("grey")
+    return digest(shrink(grey, *sizes).tobytes())
+
+
+def shrink(grey: np.ndarray, width: int, height: int, depth: int) -> np.ndarray:
+    """u8[rows, columns] -> u8[height, width] in [0, depth]; as ``exploration.cells.downscale`` of a grey picture."""
+    left, right, pixels = matrices(grey.shape, width, height)
+    np.copyto(pixels, grey)
+    return (np.rint(left @ pixels @ right) * np.float32(depth) / np.float32(255)).astype(np.uint8)
+
+
+@functools.cache
+def matrices(shape: tuple[int, int], width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both sides of the product that shrinks, and room for the pixels as numbers."""
+    return shares(shape[0], height), np.ascontiguousarray(shares(shape[1], width).T), np.empty(shape, np.float32)
+
+
+def observed(look: Callable) -> bytes:
+    return digest(b"".join(part.tobytes() for part in leaves(look("obs"))))
+
+
+def leaves(obs: Any) -> list[np.ndarray]:
+    """Arrays of an observation, dictionaries by their keys in order."""
+    return [part for key in sorted(obs) for part in leaves(obs[key])] if isinstance(obs, dict) else [np.asarray(obs)]
+
+
+def numbered(function: Callable, look: Callable) -> bytes:
+    return digest(np.asarray(function(look), np.int64).tobytes())
+
+
+def montezuma(look: Callable) -> tuple[int, ...]:
+    """(level, room, things carried, column and row of the square): from the console's memory (AtariARI, arXiv 1906.08226)."""
+    ram = look("ram")
+    return int(ram[57]), int(ram[3]), int(ram[65]), int(ram[42]) // 8, int(ram[43]) // 16
+
+
+def pitfall(look: Callable) -> tuple[int, ...]:
+    """(room, column and row of the square)."""
+    ram = look("ram")
+    return int(ram[1]), int(ram[97]) // 8, int(ram[105]) // 16
+
+
+KNOWLEDGE = {"montezuma_revenge": montezuma, "pitfall": pitfall}

@@ -1,0 +1,163 @@
+"""Worker processes that make whole rollouts in worlds of their own: nothing is random in them, so who makes a rollout, and when, changes nothing.
+
+A worker that dies is replaced and its rollout made again; only when the same rollout kills three workers, the run ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
+
+import cloudpickle
+import numpy as np
+
+from envs.base import HostWorld
+from envs.builder import Failure
+
+ATTEMPTS = 3
+
+
+class Job(NamedTuple):
+    start: bytes | None  # a snapshot; None: the world's own start
+    score: float  # of the episode so far
+    actions: np.ndarray  # [T, ...]
+    keeps: bool = True  # whether snapshots are wanted
+
+
+class Rolled(NamedTuple):
+    """A rollout of n <= T steps."""
+
+    rewards: np.ndarray  # f32[n]
+    cells: np.ndarray  # u32[n, 2]; fingerprints
+    terminated: bool  # at the last step
+    truncated: bool
+    snapshots: list[tuple[int, bytes]]  # (step, world) where a cell was first met in this rollout, or met with a higher score
+    rooms: np.ndarray  # i32[n]; -1 where the world has no rooms
+
+
+class Recipe(NamedTuple):
+    """What a worker is made of."""
+
+    world: Callable[[], HostWorld]
+    cell: Callable[[Callable[[str], Any]], bytes]
+    room: Callable[[Callable[[str], Any]], int] | None
+    name: str
+
+
+def roll(world: HostWorld, recipe: Recipe, job: Job) -> Rolled:
+    """Go to where the job starts and act until its actions are used up or the episode ends."""
+    world.reset() if job.start is None else world.load(job.start)
+    score, best, snapshots = np.float32(job.score), {}, []
+    rewards, cells, rooms = np.zeros(len(job.actions), np.float32), [], []
+    terminated = truncated = False
+    for t, action in enumerate(job.actions):
+        rewards[t], terminated, truncated = world.step(action)
+        score += rewards[t]
+        rooms.append(-1 if recipe.room is None else recipe.room(world.look))
+        if terminated or truncated:
+            cells.append(bytes(8))
+            break
+        cell = recipe.cell(world.look)
+        cells.append(cell)
+        if job.keeps and (cell not in best or score > best[cell]):
+            best[cell] = score
+            snapshots.append((t, world.save()))
+    fingerprints = np.frombuffer(b"".join(cells), np.uint32).reshape(-1, 2)
+    return Rolled(rewards[: len(cells)], fingerprints, bool(terminated), bool(truncated), snapshots, np.asarray(rooms, np.int32))
+
+
+def _worker(recipe: bytes, pipe: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    recipe = cloudpickle.loads(recipe)
+    world = None
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:  # the main process is gone
+            return
+        if job is None:
+            return
+        try:
+            world = world or recipe.world()
+            answer = True, roll(world, recipe, job)
+        except Exception as error:  # whatever a world raises
+            answer = False, f"{type(error).__name__}: {error}"
+        pipe.send(answer)
+
+
+class Explorers:
+    """``workers`` processes; 0: this process makes the rollouts."""
+
+    def __init__(self, recipe: Recipe, workers: int):
+        self.recipe, self._pickled = recipe, cloudpickle.dumps(recipe)
+        self._context = multiprocessing.get_context("forkserver")  # a fork of this process, which runs jax's threads, might hang
+        self._context.set_forkserver_preload(["runners.explorers"])
+        self._world: HostWorld | None = None
+        self.replaced = 0  # workers that died
+        self._workers = [self._start() for _ in range(workers)]
+
+    def _start(self) -> tuple[Any, Any]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_worker, args=(self._pickled, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
+
+    def run(self, jobs: Sequence[Job]) -> list[Rolled]:
+        """All of them, in their order. Raises Failure when a world does."""
+        if not self._workers:
+            self._world = self._world or self.recipe.world()
+            return [roll(self._world, self.recipe, job) for job in jobs]
+        found: list[Any] = [None] * len(jobs)
+        waiting, attempts, at = list(range(len(jobs)))[::-1], [0] * len(jobs), {}
+
+        def give(number: int) -> None:
+            job = waiting.pop()
+            attempts[job] += 1
+            at[number] = job
+            try:
+                self._workers[number][0].send(jobs[job])
+            except (BrokenPipeError, ConnectionResetError):
+                lost(number)
+
+        def lost(number: int) -> None:
+            job = at.pop(number)
+            self._workers[number][0].close()
+            if attempts[job] == ATTEMPTS:
+                raise Failure(f"{ATTEMPTS} worker processes of the world {self.recipe.name} died of the same rollout; were they killed for memory?")
+            self.replaced += 1
+            self._workers[number] = self._start()
+            waiting.append(job)
+            give(number)
+
+        for number in range(min(len(self._workers), len(jobs))):
+            give(number)
+        while at:
+            for pipe in wait([self._workers[number][0] for number in at]):
+                number = next(n for n in at if self._workers[n][0] is pipe)
+                try:
+                    good, answer = pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    lost(number)
+                    break  # the pipes that were waited for are not all there any more
+                if not good:
+                    raise Failure(f"the world {self.recipe.name}: {answer}")
+                found[at.pop(number)] = answer
+                if waiting:
+                    give(number)
+        return found
+
+    def close(self) -> None:
+        for pipe, process in self._workers:
+            try:
+                pipe.send(None)
+            except OSError:
+                pass
+            process.join(2)
+            if process.is_alive():
+                process.kill()
+        self._workers = []

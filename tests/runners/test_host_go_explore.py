@@ -1,0 +1,163 @@
+"""``runner=go_explore`` on worlds of the host: emulators that are put back, workers that may be any number and may die, runs that are resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from envs.atari import emulator
+from envs.builder import Failure, Refusal
+from exploration.cells import downscale
+from exploration.go_explore import NEVER, START
+from exploration.host_cells import shrink
+from exploration.trajectories import walked
+from runners import api, checkpoint
+from runners.compose import compose
+from runners.experiment import experiment
+from runners.explorers import Explorers, Job, Recipe
+from tests.runners.test_go_explore import cells_of, equal
+from tests.runners.tiny import batch_of
+
+GAME = ["exploration=go_explore", "env=atari", "env.sticky=0", "runner.lanes=6", "runner.explore_steps=30", "exploration.capacity=2"]
+KNOWN = [*GAME, "exploration.cell=knowledge", "env.episodic_life=true"]
+GRID = ["exploration=go_explore", "env=gymnasium", "env.id=MiniGrid-DoorKey-6x6-v0", "runner.lanes=6", "runner.explore_steps=30"]
+
+
+@pytest.fixture(scope="module")
+def montezuma():
+    return emulator("montezuma_revenge", 4, 108_000, False, False)
+
+
+def test_an_emulator_goes_on_as_it_did(montezuma):
+    """Put back, it shows the same pictures and memory after each of 60 random actions (the card's restore invariant)."""
+    rng = np.random.default_rng(0)
+    montezuma.reset()
+    for action in rng.integers(0, 18, 40):
+        montezuma.step(action)
+    saved, actions = montezuma.save(), rng.integers(0, 18, 60)
+
+    def go_on():
+        montezuma.load(saved)
+        return [(montezuma.step(action), montezuma.look("ram").tolist(), montezuma.look("grey").tobytes()) for action in actions]
+
+    assert go_on() == go_on()
+
+
+def test_a_picture_is_shrunk_alike_on_the_host_and_on_the_device(montezuma):
+    montezuma.reset()
+    for action in range(18):
+        montezuma.step(action)
+        grey = montezuma.look("grey").copy()
+        for sizes in ((11, 8, 8), (3, 5, 200)):
+            np.testing.assert_array_equal(shrink(grey, *sizes), downscale(grey[..., None], *sizes))
+
+
+def run_of(overrides, iterations):
+    seeds = [] if any(o.startswith("seeds") for o in overrides) else ["seeds=1"]
+    batch, _ = batch_of([*overrides, *seeds], "auto")
+    batch.start()
+    batch.run(0, iterations, 100)
+    return batch
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The archive that this process makes by itself."""
+    batch = run_of([*KNOWN, "runner.workers=0"], 12)
+    yield batch
+    batch.close()
+
+
+@pytest.mark.medium
+def test_the_number_of_workers_changes_nothing_and_one_that_dies_is_replaced(alone):
+    batch, _ = batch_of([*KNOWN, "runner.workers=3", "seeds=1"], "auto")
+    batch.start()
+    batch.run(0, 6, 100)
+    os.kill(batch.workers()._workers[1][1].pid, signal.SIGKILL)
+    batch.run(6, 6, 100)
+    assert batch.workers().replaced == 1
+    equal(cells_of(batch.snapshot()), cells_of(alone.snapshot()))
+    assert batch.host_snapshot() == alone.host_snapshot()
+    batch.close()
+
+
+@pytest.mark.medium
+def test_a_resumed_run_has_the_same_archive(alone, tmp_path):
+    batch = run_of([*KNOWN, "runner.workers=0"], 5)
+    checkpoint.save(tmp_path, 5, batch.snapshot(), {"grown": dict(batch.grown)}, 2, batch.host_snapshot())
+    again, _ = batch_of([*KNOWN, "runner.workers=0", "seeds=1"], "auto")
+    again.prepare_for(checkpoint.remembered(tmp_path / "5")["grown"])
+    snapshot, _, host = checkpoint.load(tmp_path / "5", again.template())
+    again.restore(snapshot, host)
+    again.run(5, 7, 100)
+    equal(cells_of(again.snapshot()), cells_of(alone.snapshot()))
+    assert again.host_snapshot() == alone.host_snapshot()
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("settings", [KNOWN, GAME, GRID], ids=["knowledge", "downscaled", "minigrid"])
+def test_every_cell_replays_from_reset(settings, alone):
+    """From the world's own start, a cell's actions give its score and end in it; what is kept of the world goes on as the replayed one."""
+    batch = alone if settings is KNOWN else run_of([*settings, "runner.workers=0"], 8)
+    (keys, kept, _), tree, size, *_ = cells_of(batch.snapshot())
+    runner = batch.runner
+    world = runner.env.single()
+    assert size > 10
+    for i in range(size):
+        if i == START or kept.episode_length[i] == NEVER:
+            continue
+        way = walked(*tree, int(kept.note.row[i]), int(kept.note.steps[i]))
+        world.reset()
+        met = [world.step(action) for action in way]
+        assert np.cumsum([reward for reward, _, _ in met], dtype=np.float32)[-1] == kept.episode_return[i] and len(way) == kept.episode_length[i]
+        assert not any(terminated or truncated for _, terminated, truncated in met[:-1])
+        if i > START:
+            assert np.frombuffer(runner.cell(world.look), np.uint32).tolist() == keys[i].tolist()
+
+
+@pytest.mark.medium
+def test_a_run_from_the_command_line_tells_steps_frames_and_rooms(tmp_path):
+    summary = api.train(compose([*KNOWN, "seeds=1", "total_steps=3600", "logger.console=false", "runner.workers=1"]), tmp_path)
+    assert summary["results"]["evaluation/return/median"] >= 0
+    last = [row for row in api.metrics(summary["run_dir"]) if "archive/cells" in row][-1]
+    assert last["frames/emulator"] == 4 * last["steps/agent"] <= 4 * last["step"] and last["archive/rooms"] >= 1 and last["archive/cells"] > 5
+    assert any(row.get("evaluation/replays") == 1 for row in api.metrics(summary["run_dir"]))
+
+
+@pytest.mark.medium
+def test_a_rollout_that_kills_its_workers_ends_the_run_in_one_line():
+    explorers = Explorers(Recipe(deadly, lambda look: bytes(8), None, "deadly"), 1)
+    with pytest.raises(Failure, match="3 worker processes of the world deadly died of the same rollout"):
+        explorers.run([Job(None, 0.0, np.zeros(3, np.int32))])
+    explorers.close()
+
+
+def deadly():
+    os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        (["env=atari"], "not deterministic"),
+        (["env=atari", "env.sticky=0", "agent=ppo"], "agent=repeated_random"),
+        (["env=atari", "env.sticky=0", "env.game=breakout", "exploration.cell=knowledge"], "nothing is known of 'breakout'"),
+        (["env=gymnasium", "env.id=FrozenLake-v1"], "not deterministic"),
+        (["env=gymnasium", "env.id=CartPole-v1", "exploration.cell=downscaled"], "shrinks pictures"),
+        (["env=atari", "exploration.lucky=true"], "cannot be put back"),
+    ],
+)
+def test_what_does_not_fit_is_refused(typed, reason):
+    with pytest.raises(Refusal, match=reason):
+        made = experiment(compose(["exploration=go_explore", *typed]))
+        made.make_runner(made.members[0].hyper)
+
+
+def test_two_members_differ():
+    batch = run_of([*KNOWN, "seeds=2", "runner.workers=0"], 2)
+    first, second = (jax.tree.map(lambda x, i=i: x[i], batch.snapshot()[0].archive.tree.actions) for i in range(2))
+    assert not np.array_equal(first, second)
