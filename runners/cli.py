@@ -16,6 +16,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands train -m key=a,b [...]    sweep, search, or send to a cluster (docs/sweeps.md)
   scripts/farlands play RUN                  a video of the trained policy
   scripts/farlands export RUN DIRECTORY      a data set of what the policy does, in minari's format
+  scripts/farlands demonstrate RUN           trajectories of an archive, replayed and written
   scripts/farlands resume RUN                go on with a run that was stopped
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
   scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, papers, runs
@@ -240,6 +241,20 @@ def export_command(arguments: list[str]) -> int:
     return 0
 
 
+def demonstrate_command(arguments: list[str]) -> int:
+    from runners import devices
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    devices.prepare(1)
+    import runners.demonstrate
+
+    if any(a in ("-h", "--help") for a in arguments):
+        print(runners.demonstrate.__doc__)
+        return 0
+    print(json.dumps(runners.demonstrate.demonstrate(arguments)))
+    return 0
+
+
 def dashboard_command(arguments: list[str]) -> int:
     from runners.dashboard.command import dashboard
 
@@ -260,6 +275,7 @@ COMMANDS = {
     "report": report_command,
     "play": play_command,
     "export": export_command,
+    "demonstrate": demonstrate_command,
     "reproduce": reproduce_command,
     "dashboard": dashboard_command,
 }

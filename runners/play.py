@@ -22,7 +22,7 @@ from PIL import Image
 
 from envs.base import HostLanes
 from envs.builder import Failure, Integer, Refusal, closest
-from runners.base import HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, Runner
 from runners.batching import AXIS
 from runners.host_source import HostSource
 from runners.policies import Played, read
@@ -92,6 +92,8 @@ def parse(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
 def steps_of(played: Played, seed: int) -> Iterator[Shown]:
     """Steps of lane 0 under the policy, without end."""
     runner = played.runner
+    if isinstance(runner, HostExplorer):
+        return explorer_steps(played, runner)
     return host_steps(played, runner, seed) if isinstance(runner, HostRunner) else jax_steps(played, runner, seed)
 
 
@@ -134,6 +136,23 @@ def host_steps(played: Played, runner: HostRunner, seed: int) -> Iterator[Shown]
             yield Shown(picture, float(before.episode_return[0, 0] + arrived.reward[0, 0]), done)
     finally:
         source.close()
+
+
+def explorer_steps(played: Played, runner: HostExplorer) -> Iterator[Shown]:
+    """The best trajectory of the archive, from the world's own start; the last step counts as the end of the episode."""
+    world, best, total = runner.env.single(), played.acting.bonus, 0.0
+    world.reset()
+    length = int(best.length)
+    if not length:
+        raise Refusal("the archive has no trajectory with a score above the start's yet, so there is nothing to show")
+    for t, action in enumerate(np.asarray(best.actions[:length])):
+        try:
+            picture = np.array(world.look("picture"))
+        except KeyError:
+            picture = of_observation(world.look("obs"))
+        reward, terminated, truncated = world.step(action)
+        total += reward
+        yield Shown(picture, total, terminated or truncated or t + 1 == length)
 
 
 def drawn(worlds: HostLanes, name: str) -> np.ndarray:

@@ -27,14 +27,21 @@ from runners.compose import COMMAND, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 # settings that say where and how a run goes, not what it computes
-NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "logger", "profile")
+NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "logger", "profile", "runner.workers")
 ADDED = ("stop_at", "stop_when", "continues", "zip")  # settings that older runs lack; where they say nothing, a run keeps the name that it had without them
 
 
 def digest(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits that identify what a configuration computes."""
+    return hashlib.sha256(json.dumps(decisive(config), sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides what is computed."""
     kept = {key: value for key, value in config.items() if key not in NOT_IN_HASH and (value or key not in ADDED)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    if isinstance(kept.get("runner"), Mapping):
+        kept["runner"] = {key: value for key, value in kept["runner"].items() if f"runner.{key}" not in NOT_IN_HASH}
+    return kept
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -200,7 +207,7 @@ def step_of(line: str) -> int:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, old value, new value) of what a run computes, where they differ."""
-    a, b = (flatten({k: v for k, v in c.items() if k not in NOT_IN_HASH and (v or k not in ADDED)}) for c in (old, new))
+    a, b = (flatten(decisive(c)) for c in (old, new))
     missing = "nothing"
     return [(key, a.get(key, missing), b.get(key, missing)) for key in sorted({*a, *b}) if a.get(key, missing) != b.get(key, missing)]
 

@@ -6,6 +6,7 @@
   worlds   random actions per world
   minigrid every MiniGrid task on device beside Farama's, random actions, 256 lanes, restarts included
   off_policy  SAC, MaxInfoSAC and DQN with one update per step, on device and on the host; beside Stable-Baselines3 where given
+  go_explore  Go-Explore's first phase: on Montezuma's Revenge beside bare emulators, on DeepSea, and what an insertion costs
   host     PPO on Gymnasium and Atari worlds, beside the bare vector world and Stable-Baselines3 where given
 
 Every configuration runs in a process of its own, in turn (A B C, A B C, ...), so what disturbs the machine disturbs all of them;
@@ -228,11 +229,42 @@ def off_policy(options, folder):
     return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
 
 
+def go_explore(options, folder):
+    """Phase 1 in as many processes as bare emulators; on device DeepSea; insertions into archives of 1e3 to 1e6 cells."""
+    processes, steps = os.cpu_count() or 1, options.steps or 100_000
+    emulators = [sys.executable, PROGRAMS / "bare_emulators.py", "montezuma_revenge", processes, steps // processes]
+    atari = {"paper": "go_explore_montezuma", "env.episodic_life": "false", "runner.workers": processes, "total_steps": steps, "segments": 10}
+    sea = {"exploration": "go_explore", "env": "deep_sea", "env.observation": "index", "agent.mean_run": 1, "runner.explore_steps": 20}
+    wanted = {
+        "bare emulators, montezuma_revenge": lambda: run_program(emulators, ours()),
+        "farlands montezuma_revenge, downscaled cells": training(folder, atari),
+        "farlands montezuma_revenge, knowledge": training(folder, atari | {"exploration.cell": "knowledge"}),
+        "farlands DeepSea-20, 2 seeds, 1000 lanes": training(folder, sea | {"seeds": 2, "runner.lanes": 1000, "total_steps": 100 * steps}),
+        "farlands DeepSea-20, 8 seeds, 100 lanes": training(folder, sea | {"seeds": 8, "runner.lanes": 100, "total_steps": 50 * steps}),
+    }
+    for cells in (10**3, 10**4, 10**5, 10**6):
+        wanted[f"insertions, {cells:,} cells"] = lambda cells=cells: run_program([sys.executable, PROGRAMS / "archive_insertions.py", cells], ours())
+    runs = in_turn(options, wanted)
+    pairs = [(a, b) for a in runs for b in runs if "farlands montezuma" in a and b.startswith("bare")]
+    least = "insertions, 1,000 cells"
+    pairs += [(a, least) for a in runs if a.startswith("insertions") and a != least and least in runs]
+    return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
+
+
 def bare(id: str, lanes: int, steps: int) -> Callable[[], Run]:
     return lambda: run_program([sys.executable, PROGRAMS / "bare_vector.py", id, lanes, steps], ours())
 
 
-BENCHMARKS = {"ppo": ppo, "rnd": rnd, "startup": startup, "worlds": worlds, "minigrid": minigrid, "host": host, "off_policy": off_policy}
+BENCHMARKS = {
+    "ppo": ppo,
+    "rnd": rnd,
+    "startup": startup,
+    "worlds": worlds,
+    "minigrid": minigrid,
+    "host": host,
+    "off_policy": off_policy,
+    "go_explore": go_explore,
+}
 
 
 # Measuring
