@@ -239,6 +239,9 @@ class Batch:
         grow = self._grow_by(name)
         return jax.jit(self._sharded(grow, (0, 0)) if self._sharded else grow)
 
+    def carried(self, hosts: list[tuple[bytes | None, int]]) -> bytes | None:
+        """What worlds on the host left of other runs, for these members; here worlds are part of the states."""
+
     def prepare_for(self, grown: dict[str, int]) -> None:
         """Be ready for ``restore`` of a state whose rooms were doubled so often."""
         shapes = self._template[0]

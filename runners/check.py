@@ -24,6 +24,7 @@ from exploration.laws.bonuses import BONUS_LAWS
 from exploration.laws.life import Subject
 from exploration.laws.worlds import OBSERVATIONS, made_up
 from exploration.normalizers import KNOWN_ANSWERS as FILTER_ANSWERS
+from runners.checks import makes
 from runners.experiment import experiment, make_world, parted
 
 STYLES = {OK: "green", FAILED: "bold red", NOT_APPLICABLE: "dim", NOT_RUN: "yellow"}
@@ -43,6 +44,8 @@ def check(config: Mapping[str, Any]) -> int:
     Raises Refusal for what ``train`` would refuse too.
     """
     made = experiment(config)
+    if makes(locate(made.config["exploration"]["_target_"])) == "Archive":
+        raise Refusal("check is for bonuses, and this exploration makes an archive; try it with train ... debug=true")
     entry, stream = parted("exploration", made.config["exploration"])
     world = make_world(made.config).spec
     jax.config.update("jax_disable_most_optimizations", True)  # many programs, each run a few times

@@ -53,13 +53,14 @@ def sources(made: Experiment) -> list[Source]:
     return [found[identity(made.config, member)] for member in made.members]
 
 
-def taken(made: Experiment, template: Any) -> tuple[Any, Remember, list[dict[str, Any]]]:
-    """(snapshot of the new run's members, what it remembers, rows of its metrics so far)."""
+def taken(made: Experiment, template: Any) -> tuple[Any, Remember, list[dict[str, Any]], list[tuple[bytes | None, int]]]:
+    """(snapshot of the new run's members, what it remembers, rows of its metrics so far, what worlds on the host left of its run and its place there, for
+    each member)."""
     places = sources(made)
     runs = {run: newest(Path(run), template) for run in dict.fromkeys(place.run for place in places)}
     parts = [jax.tree.map(lambda x, i=place.member: x[i : i + 1], runs[place.run][0]) for place in places]
     snapshot = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    pasts = {run: remember for run, (_, remember) in runs.items()}
+    pasts = {run: remember for run, (_, remember, _) in runs.items()}
     iterations = {past.iteration for past in pasts.values()}
     if len(iterations) > 1:
         numbers = ", ".join(map(str, sorted(iterations)))
@@ -74,7 +75,7 @@ def taken(made: Experiment, template: Any) -> tuple[Any, Remember, list[dict[str
         if str(member) in past.frozen:
             remember.frozen[str(i)] = past.frozen[str(member)]
         rows += [row | {"member": i} for row in read_metrics(Path(run)) if row["member"] == member]
-    return snapshot, remember, sorted(rows, key=lambda row: row["step"])
+    return snapshot, remember, sorted(rows, key=lambda row: row["step"]), [(runs[place.run][2], place.member) for place in places]
 
 
 def grown(made: Experiment) -> dict[str, int]:
@@ -87,14 +88,14 @@ def grown(made: Experiment) -> dict[str, int]:
     return found
 
 
-def newest(run: Path, template: Any) -> tuple[Any, Remember]:
-    """The last undamaged checkpoint of a run, whose members are as many as they are."""
+def newest(run: Path, template: Any) -> tuple[Any, Remember, bytes | None]:
+    """The last undamaged checkpoint of a run, whose members are as many as they are, and what worlds on the host left in it."""
     members = len(experiment(read_config(run)).members)
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct((members, *s.shape[1:]), s.dtype), template)
     for iteration in reversed(checkpoint.list_iterations(run / "checkpoints")):
         try:
-            snapshot, remembered, _ = checkpoint.load(run / "checkpoints" / str(iteration), shapes)
-            return snapshot, Remember(**remembered)
+            snapshot, remembered, host = checkpoint.load(run / "checkpoints" / str(iteration), shapes)
+            return snapshot, Remember(**remembered), host
         except checkpoint.Damaged:
             continue
     raise Refusal(f"continues={run}: none of its checkpoints is undamaged")

@@ -24,7 +24,7 @@ from agents.base import Agent
 from envs.base import PyTree, Spec, box_bounds, sample_action
 from envs.builder import FRACTION, NON_NEGATIVE, Choice, Integer, Nested, Refusal, closest, options
 from runners import dataset
-from runners.base import HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, Runner
 from runners.dataset import Episodes
 from runners.host_source import HostSource
 from runners.iteration import EVALUATION_LIMIT
@@ -126,6 +126,8 @@ def episodes_of(played: Played, number: int, seed: int) -> tuple[list[Episodes],
     runner = played.runner
     lanes, limit = runner.spec.lanes, runner.env.spec.max_steps or EVALUATION_LIMIT
     wanted = np.array([number // lanes + (lane < number % lanes) for lane in range(lanes)])
+    if isinstance(runner, HostExplorer):
+        raise Refusal("export is for policies, and this run has an archive of worlds on the host; demonstrate writes its trajectories")
     if isinstance(runner, HostRunner):
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(lanes) % 2**31]
         chunks = host_chunks(played, runner, seed, seeds)

@@ -242,6 +242,9 @@ class HostBatch:
         """(states, accumulators), as numpy arrays with a leading axis over all members."""
         return jax.device_get((self._states, self._accumulator))
 
+    def carried(self, hosts: list[tuple[bytes | None, int]]) -> bytes | None:
+        """Worlds are not carried over from other runs: members begin new episodes."""
+
     def prepare_for(self, grown: dict[str, int]) -> None:
         """Nothing grows here."""
 

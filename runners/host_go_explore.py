@@ -251,9 +251,6 @@ class ExplorerBatch:
     def visits(self) -> None:
         """Emulators have no map."""
 
-    def profile(self, iteration: int, total: int):
-        raise Refusal("profile=true has no parts to tell of runner=go_explore on the host")
-
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Any:
@@ -266,6 +263,10 @@ class ExplorerBatch:
     def host_snapshot(self) -> bytes:
         """The worlds that cells stand for, compressed, as bytes."""
         return pickle.dumps([tuple(kept) for kept in self._kept])
+
+    def carried(self, hosts: list[tuple[bytes, int]]) -> bytes:
+        """The worlds of these members of other runs."""
+        return pickle.dumps([pickle.loads(host)[member] for host, member in hosts])
 
     def prepare_for(self, grown: dict[str, int]) -> None:
         for name, times in grown.items():

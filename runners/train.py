@@ -101,6 +101,7 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
     config, members = made.config, made.members
     try:
         batch, runner, batching = assemble(made, batching)
+        refuse_without_parts(config, runner)
         total = iterations_of(config["total_steps"], runner.steps_per_iteration)
         end = iterations_of(config["stop_at"] or config["total_steps"], runner.steps_per_iteration)
         rounded = end * runner.steps_per_iteration
@@ -129,6 +130,12 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
         if runner.env.unsaved:
             reporter.say(f"these worlds cannot be saved ({runner.env.unsaved}): a resumed run starts new episodes, so it is not bit for bit the same")
     return Prepared(batch, runner, total, end, {"batching": batching, "devices": devices, "members": labels, **plan}, reporter)
+
+
+def refuse_without_parts(config: Mapping[str, Any], runner: Runner | HostRunner | HostExplorer) -> None:
+    """Refuse a profile of what has no parts to tell of, before anything is run."""
+    if config["profile"] and not isinstance(runner, HostRunner) and getattr(runner, "parts", None) is None:
+        raise Refusal("profile=true: this runner does not tell its parts; leave it out")
 
 
 def views_of(made: Experiment, path: Path, say: Callable[[str], None]) -> Views:
@@ -209,8 +216,8 @@ def resume_or_start(made: Experiment, batch: Batch | HostBatch, directory: RunDi
         reporter.say("no checkpoint is undamaged: starting over")
     if made.config["continues"]:
         batch.prepare_for(continues.grown(made))
-        snapshot, remember, rows = continues.taken(made, batch.template())
-        batch.restore(snapshot, None, remember.iteration)
+        snapshot, remember, rows, hosts = continues.taken(made, batch.template())
+        batch.restore(snapshot, batch.carried(hosts), remember.iteration)
         directory.truncate_metrics(lambda row: False)
         directory.append(rows)
         reporter.say(f"goes on with {', '.join(continues.listed(made.config['continues']))} from step {remember.iteration * per_iteration:,}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from exploration.host_cells import shrink
 from exploration.trajectories import walked
 from runners import api, checkpoint
 from runners.compose import compose
+from runners.demonstrate import demonstrate, read
 from runners.experiment import experiment
 from runners.explorers import Explorers, Job, Recipe
 from tests.runners.test_go_explore import cells_of, equal
@@ -126,6 +128,18 @@ def test_a_run_from_the_command_line_tells_steps_frames_and_rooms(tmp_path):
     last = [row for row in api.metrics(summary["run_dir"]) if "archive/cells" in row][-1]
     assert last["frames/emulator"] == 4 * last["steps/agent"] <= 4 * last["step"] and last["archive/rooms"] >= 1 and last["archive/cells"] > 5
     assert any(row.get("evaluation/replays") == 1 for row in api.metrics(summary["run_dir"]))
+
+
+@pytest.mark.medium
+def test_an_archive_goes_on_in_another_run(tmp_path):
+    """With what the first run left on disk, to the archive that one run would have made."""
+    settings = [*KNOWN, "total_steps=1800", "segments=4", "logger.console=false", "runner.workers=0", "evaluations=0"]
+    whole = api.train(compose([*settings, "seeds=2"]), tmp_path)["run_dir"]
+    half = api.train(compose([*settings, "seeds=2", "stop_at=900"]), tmp_path)["run_dir"]
+    second = api.train(compose([*settings, "seeds=[1]", f"continues={half}"]), tmp_path)["run_dir"]
+    a, b = read(Path(whole), 1).cells, read(Path(second), 0).cells
+    equal((a.kept, a.seen, a.tree, a.size), (b.kept, b.seen, b.tree, b.size))
+    assert demonstrate([second, "which=all"])["trajectories"] == demonstrate([second, "which=all"])["replay_exactly"] > 5
 
 
 @pytest.mark.medium
