@@ -122,7 +122,10 @@ class Batch:
         if batching == "shard":
             devices = self._shard()
         elif batching == "lanes":
-            self._spread(make_runner(first).spec.lanes)
+            runner = make_runner(first)
+            if runner.full:
+                raise Refusal("batching=lanes cuts lanes apart, and an archive merges what all of them found; use batching=shard or auto")
+            self._spread(runner.spec.lanes)
         self._computed = np.arange(-(-self.members // devices) * devices) % self.members  # which member each place of the program computes
         keys, hyper = keys[self._computed], {k: jnp.asarray(v, jnp.float32)[self._computed] for k, v in hyper.items()}
         # groups of members that share one call of the program: all of them, or one by one

@@ -155,9 +155,10 @@ def test_a_run_from_the_command_line_finds_the_treasure_and_its_policy_is_the_wa
         (["exploration=go_explore", "runner=on_policy", "agent=random"], "use runner=go_explore"),
         (["exploration=counts", "runner=go_explore"], "needs an archive"),
         (["exploration=go_explore", "+exploration.scale=2"], "takes no 'scale'"),
+        (["exploration=go_explore", "batching=lanes"], "cuts lanes apart"),
     ],
 )
 def test_what_does_not_fit_is_refused(typed, reason):
     with pytest.raises(Refusal, match=reason):
         made = experiment(compose(typed))
-        made.make_runner(made.members[0].hyper)
+        assemble(made, made.config["batching"])
