@@ -85,3 +85,29 @@ def draw(out: Path, cells: Cells, places: dict[int, tuple[int, int, int]], name:
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     pyplot.close(figure)
+
+
+def curves(out: Path, rows: Sequence[dict], member: int, title: str) -> int:
+    """Score, cells and rooms over emulator frames (over agent steps, where there is no emulator); the number of points. Raises Refusal without any."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import EngFormatter
+
+    mine = [row for row in rows if row.get("member") == member and "archive/score" in row]
+    if not mine:
+        raise Refusal("which=curves: this run has no archive, or no line of metrics yet")
+    time, unit = ("frames/emulator", "emulator frames") if "frames/emulator" in mine[0] else ("steps/agent", "agent steps")
+    shown = [name for name in ("archive/score", "archive/cells", "archive/rooms") if name in mine[0]]
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(4 * len(shown), 3), layout="constrained", squeeze=False)
+    for panel, name in zip(axes[0], shown, strict=True):
+        panel.step([row[time] for row in mine], [row[name] for row in mine], where="post", color="#0072B2")
+        panel.set(xlabel=unit, ylabel={"archive/score": "best score"}.get(name, name.removeprefix("archive/")), ylim=(0, None), xlim=(0, None))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=9)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)
+    return len(mine)

@@ -1,10 +1,11 @@
 """``farlands demonstrate RUN``: trajectories of an archive, replayed from the world's own start, as a file of demonstrations.
 
-    scripts/farlands demonstrate runs/NAME [member=0] [which=best|end|all|map] [every=100] [out=FILE]
+    scripts/farlands demonstrate runs/NAME [member=0] [which=best|end|all|map|curves] [every=100] [out=FILE]
 
 Each is made again, action by action, and counts only when it gives the score that the archive has for it, in as many steps. ``which=best`` (the
 highest score) and ``end`` (the best that ended an episode) are written, with rewards and a snapshot of the world every so many steps; ``all`` replays the
-trajectory of every cell and writes nothing; ``map`` draws the archive of a game with rooms (``runners/archive_map.py``).
+trajectory of every cell and writes nothing; ``map`` draws the archive of a game with rooms (``runners/archive_map.py``),
+and ``curves`` what it held over the frames of its emulators.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from envs.builder import Integer, Refusal, closest
 from exploration.go_explore import END, NEVER, START, Cells
 from exploration.trajectories import walked
 from runners import checkpoint
-from runners.archive_map import draw, places_of
+from runners.archive_map import curves, draw, places_of
 from runners.base import HostExplorer, Runner
 from runners.experiment import experiment
 from runners.explorers import Explorers, Job, Recipe
 from runners.progress import Reporter
-from runners.rundir import read_config
+from runners.rundir import read_config, read_metrics
 from runners.train import assemble
 
 SETTINGS = {"member": 0, "which": "best", "every": 100, "out": None}
 WHOLE = {"member": Integer(0), "every": Integer(1)}
-WHICH = ("best", "end", "all", "map")
+WHICH = ("best", "end", "all", "map", "curves")
 TOGETHER = 64  # trajectories replayed by one call
 
 
@@ -48,9 +49,15 @@ class Explored(NamedTuple):
 def demonstrate(arguments: Sequence[str]) -> dict[str, Any]:
     """Replays, and writes what was asked for; returns what it found. Raises Refusal."""
     run, settings = parse(arguments)
+    if settings["which"] == "curves":
+        out = Path(settings["out"] or run / "pictures" / f"archive-curves-{settings['member']}.png")
+        return {"run_dir": str(run), "picture": str(out), "points": curves(out, read_metrics(run), settings["member"], run.name)}
     runner, cells, host = read(run, settings["member"])
     if settings["which"] == "map":
         return mapped(run, settings, runner, cells, host)
+    if settings["which"] == "all" and isinstance(runner, HostExplorer):
+        number, exact = every_cell(cells), replayed_along_the_tree(runner, cells)
+        return {"run_dir": str(run), "member": settings["member"], "which": "all", "trajectories": len(number), "replay_exactly": exact}
     number = {"best": [int(cells.best)], "end": [END], "all": every_cell(cells)}[settings["which"]]
     if cells.length[number[0]] == NEVER:
         raise Refusal(f"{run}: no rollout has ended an episode yet; use which=best")
@@ -84,7 +91,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         if key in WHOLE and not (value.isdecimal() and WHOLE[key].accepts(int(value))):
             raise Refusal(f"demonstrate {key}={value}: {key} must be {WHOLE[key].describe()}")
         if key == "which" and value not in WHICH:
-            raise Refusal(f"demonstrate which={value}: which must be best, end, all or map")
+            raise Refusal(f"demonstrate which={value}: which must be best, end, all, map or curves")
         found[key] = int(value) if key in WHOLE else value
     return Path(runs[0]), found
 
@@ -143,6 +150,40 @@ def replayed(runner: Runner | HostExplorer, cells: Cells, numbers: list[int], wa
     scores = [float(np.cumsum(part, dtype=np.float32)[-1]) if len(part) else 0.0 for part in rewards]
     found = zip(numbers, ways, rewards, scores, strict=True)
     return [len(part) == len(way) and np.isclose(score, cells.score[i], rtol=1e-6, atol=1e-6) for i, way, part, score in found], rewards
+
+
+def replayed_along_the_tree(runner: HostExplorer, cells: Cells) -> int:
+    """How many cells the replay of the whole tree gives exactly. Every row is made once, from where the replay of its parent was, the first ones from the
+    world's own start, so ways that share a beginning share its replay."""
+    tree, note, numbers = cells.tree, cells.kept.note, every_cell(cells)
+    wanted: dict[int, set[int]] = {}
+    for i in numbers:
+        row, steps = int(note.row[i]), int(note.steps[i])
+        while row >= 0 and steps not in wanted.setdefault(row, set()):
+            wanted[row].add(steps)
+            row, steps = int(tree.parent_row[row]), int(tree.parent_steps[row])
+    generation: dict[int, int] = {}
+    for row in sorted(wanted):  # parents come first
+        generation[row] = generation.get(int(tree.parent_row[row]), -1) + 1
+    found: dict[tuple[int, int], tuple[bytes, np.float32, int]] = {}  # place in the tree -> (world, score, steps since the start)
+    workers, reporter = Explorers(Recipe(runner.env.single, runner.cell, None, runner.spec.name), os.cpu_count() or 1), Reporter(len(wanted), 1)
+    done = 0
+    try:
+        for level in range(max(generation.values(), default=-1) + 1):
+            rows = [row for row in generation if generation[row] == level]
+            starts = [found.get((int(tree.parent_row[row]), int(tree.parent_steps[row])), (None, np.float32(0), 0)) for row in rows]
+            ways = [tree.actions[row, : max(wanted[row])] for row in rows]
+            jobs = [Job(start[0], 0.0, way, keeps=False, after=tuple(wanted[row])) for row, start, way in zip(rows, starts, ways, strict=True)]
+            for row, start, rolled in zip(rows, starts, workers.run(jobs), strict=True):
+                scores = np.cumsum(np.concatenate([[start[1]], rolled.rewards]), dtype=np.float32)
+                found |= {(row, t + 1): (world, scores[t + 1], start[2] + t + 1) for t, world in rolled.snapshots}
+            done += len(rows)
+            reporter.advance(done, f"generation {level + 1} of the tree")
+    finally:
+        reporter.close()
+        workers.close()
+    ends = [found.get((int(note.row[i]), int(note.steps[i]))) for i in numbers]
+    return sum(bool(end and end[1] == cells.score[i] and end[2] == cells.length[i]) for end, i in zip(ends, numbers, strict=True))
 
 
 class HostReplay:

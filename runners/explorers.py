@@ -24,7 +24,8 @@ class Job(NamedTuple):
     start: bytes | None  # a snapshot; None: the world's own start
     score: float  # of the episode so far
     actions: np.ndarray  # [T, ...]
-    keeps: bool = True  # whether snapshots are wanted
+    keeps: bool = True  # whether snapshots are wanted where cells are met
+    after: tuple[int, ...] = ()  # numbers of steps after which snapshots are wanted in any case
 
 
 class Rolled(NamedTuple):
@@ -34,7 +35,7 @@ class Rolled(NamedTuple):
     cells: np.ndarray  # u32[n, 2]; fingerprints
     terminated: bool  # at the last step
     truncated: bool
-    snapshots: list[tuple[int, bytes]]  # (step, world) where a cell was first met in this rollout, or met with a higher score
+    snapshots: list[tuple[int, bytes]]  # (step, world) where a cell was first met in this rollout, or met with a higher score, or where they were asked for
     rooms: np.ndarray  # i32[n]; -1 where the world has no rooms
 
 
@@ -57,6 +58,8 @@ def roll(world: HostWorld, recipe: Recipe, job: Job) -> Rolled:
         rewards[t], terminated, truncated = world.step(action)
         score += rewards[t]
         rooms.append(-1 if recipe.room is None else recipe.room(world.look))
+        if t + 1 in job.after:
+            snapshots.append((t, world.save()))
         if terminated or truncated:
             cells.append(bytes(8))
             break

@@ -17,15 +17,21 @@ COLUMNS = (
     ("return", "episode/return", "{:.3f}"),
     ("success", "episode/success", "{:.0%}"),
     ("best return", "episode/best_return", "{:.3f}"),
+    ("cells", "archive/cells", "{:,.0f}"),
+    ("rooms", "archive/rooms", "{:,.0f}"),
+    ("best score", "archive/score", "{:,.3f}"),
     ("eval return", "evaluation/return", "{:.3f}"),
     ("eval success", "evaluation/success", "{:.0%}"),
 )
 
 
 def headline(rows: Sequence[dict[str, Any]]) -> str:
-    """'return 0.35 | 3/8 succeeded' from the newest line of each member."""
+    """'return 0.35 | 3/8 succeeded' from the newest line of each member; of archives also their best scores and cells."""
     returns = [row["episode/return"] for row in rows if row.get("episode/return") is not None]
     parts = [f"return {statistics.fmean(returns):.3f}"] if returns else []
+    if rows and rows[0].get("archive/score") is not None:
+        score, cells = (statistics.fmean(row[f"archive/{name}"] for row in rows) for name in ("score", "cells"))
+        parts.append(f"best score {score:,.2f}, {cells:,.0f} cells")
     if rows and "episode/first_success_step" in rows[0]:
         parts.append(f"{sum(row['episode/first_success_step'] is not None for row in rows)}/{len(rows)} succeeded")
     return " | ".join(parts)

@@ -70,6 +70,13 @@ def test_a_games_map_is_drawn(game):
     assert [archive_map.corner("montezuma_revenge", room) for room in (0, 2, 3, 8, 15, 23)] == [(3, 0), (5, 0), (2, 1), (1, 2), (0, 3), (8, 3)]
 
 
+def test_curves_are_drawn_of_games_and_of_other_worlds(game, sea):
+    for run in (game, sea):
+        told = demonstrate([run, "which=curves"])
+        with Image.open(told["picture"]) as picture:
+            assert told["points"] >= 3 and min(picture.size) > 200
+
+
 def test_the_best_trajectory_is_filmed(game, tmp_path):
     if demonstrate([game])["steps"]:
         told = play.play([game, f"out={tmp_path}/best.gif", "policy=last"])
@@ -78,7 +85,12 @@ def test_the_best_trajectory_is_filmed(game, tmp_path):
 
 @pytest.mark.parametrize(
     ("typed", "reason"),
-    [(["which=worst"], "best, end, all or map"), (["member=7"], "the members 0 to 1"), (["mebmer=1"], "did you mean member"), (["which=map"], "is for games")],
+    [
+        (["which=worst"], "best, end, all, map or curves"),
+        (["member=7"], "the members 0 to 1"),
+        (["mebmer=1"], "did you mean member"),
+        (["which=map"], "is for games"),
+    ],
 )
 def test_mistakes_get_one_line(sea, typed, reason):
     with pytest.raises(Refusal, match=reason):
