@@ -132,6 +132,7 @@ class HostEnvironment(NamedTuple):
     unsaved: str | None = None  # why these worlds have no exact snapshots; None: they have
     decode: Callable[[PyTree], PyTree] = lambda obs: obs  # obs [N] as they arrive -> of ``spec.observation``; part of compiled programs
     single: Callable[[], HostWorld] | None = None  # opens one world by itself; sent to workers
+    settled: Callable[[], bool] | None = None  # tries whether these worlds leave nothing to chance after a reset; for specs that do not say so
     frames_per_step: int = 1  # emulator frames of an agent step
     rooms: Callable[[Callable[[str], Any]], int] | None = None  # look -> the room of the game's map that the player is in, where it is known
 

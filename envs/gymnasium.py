@@ -26,7 +26,7 @@ from envs.base import HostEnvironment, HostLanes, Spec
 from envs.builder import Anything, Entries, Integer, Refusal, Text, closest, extra_hint, locate, options
 from envs.lanes import Recipe, open_lanes
 from envs.observations import readable
-from envs.single import leaves_nothing_to_chance, single
+from envs.single import settled, single
 
 ROBOTICS = ("Fetch", "Hand", "AntMaze_", "PointMaze_", "Adroit", "FrankaKitchen")
 REGISTERED_BY = {
@@ -85,7 +85,6 @@ def hosted(id: str, make: Callable[..., library.Env], workers: int, text_size: i
     try:
         spec, convert, found = described(id, probe, text_size, info)
         unsaved = snapshot.why_not(probe)
-        spec = spec._replace(deterministic=leaves_nothing_to_chance(probe))
     finally:
         probe.close()
     recipe = Recipe(make, spec.observation, convert, spec.action, found, spec.name)
@@ -93,7 +92,8 @@ def hosted(id: str, make: Callable[..., library.Env], workers: int, text_size: i
     def open_(lanes: int, render: bool = False) -> HostLanes:
         return open_lanes(recipe, lanes, workers, render, unsaved is None)
 
-    return HostEnvironment(spec, open_, unsaved, single=functools.partial(single, make, convert, unsaved is None))
+    alone = functools.partial(single, make, convert, unsaved is None)
+    return HostEnvironment(spec, open_, unsaved, single=alone, settled=functools.cache(functools.partial(settled, make)))
 
 
 def described(id: str, probe: library.Env, text_size: int, info: Sequence[str]) -> tuple[Spec, Callable, dict[str, tuple[spaces.Space, Callable]]]:

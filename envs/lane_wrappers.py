@@ -34,7 +34,7 @@ def wrapped_lanes(env: HostEnvironment, sticky_actions: float, noisy_tv: int) ->
     def open_(lanes: int, render: bool = False) -> HostLanes:
         return WrappedLanes(env, lanes, render, float(sticky_actions), noisy_tv).opened()
 
-    return env._replace(spec=spec, open=open_, decode=decode, single=None)
+    return env._replace(spec=spec, open=open_, decode=decode, single=None, settled=None)
 
 
 class WrappedLanes:

@@ -59,8 +59,9 @@ def single(make: Callable[[], gymnasium.Env], convert: Callable[[Any], Any], sav
     return HostWorld(reset, step, save, load, look)
 
 
-def leaves_nothing_to_chance(env: gymnasium.Env, steps: int = 50) -> bool:
-    """Whether the world goes on the same way when its random numbers are others after the reset, tried with random actions."""
+def settled(make: Callable[[], gymnasium.Env], steps: int = 50) -> bool:
+    """Whether the world that ``make`` makes goes on the same way when its random numbers are others after the reset, tried with random actions."""
+    env = make()
     env.action_space.seed(SEED)
     actions = [env.action_space.sample() for _ in range(steps)]
 
@@ -80,3 +81,5 @@ def leaves_nothing_to_chance(env: gymnasium.Env, steps: int = 50) -> bool:
         return all(snapshot.same(go_on(None), go_on(numbers)) for numbers in (1, 2))
     except Exception:  # whatever a world raises
         return False
+    finally:
+        env.close()

@@ -86,7 +86,8 @@ def go_explore(
     if isinstance(env, HostEnvironment):
         from runners.host_go_explore import host_go_explore
 
-        return host_go_explore(env, exploring(env.spec._replace(lanes=lanes, on_host=True), make_agent, make_archive, explore_steps), explore_steps, workers)
+        spec = env.spec._replace(lanes=lanes, on_host=True, deterministic=env.spec.deterministic or bool(env.settled and env.settled()))
+        return host_go_explore(env, exploring(spec, make_agent, make_archive, explore_steps), explore_steps, workers)
     pieces = exploring(env.spec._replace(lanes=lanes, axis=axis), make_agent, make_archive, explore_steps)
     source = jax_source(env, lanes, axis, note=jax.tree.map(lambda x: x[0], nowhere(1)))
     spec, agent, archive, longest = pieces.spec, pieces.agent, pieces.archive, longest_of(pieces.spec)
