@@ -181,7 +181,7 @@ class Batch:
         self._template = states, self._shaped(metrics)
         number = jax.ShapeDtypeStruct((), jnp.int32)
         kept = jax.tree.map(lambda shape: shape.sharding, self._template)  # a state comes back to where it was
-        outside = {"out_shardings": (*kept, None)} if self.batching == "lanes" else {}
+        outside = {"out_shardings": (*kept, None, None, None)} if self.batching == "lanes" else {}
         self._traced_segment = jax.jit(self._segment, donate_argnums=(0, 1), **outside).trace(*self._template, hyper, number, number, number)
         one = memory.tree_bytes(states)
         others = one * (len(self._groups) - 1)

@@ -166,7 +166,7 @@ def test_clock_reaches_the_step_unbatched():
 
         return Runner(lambda key: jax.numpy.float32(0), step, None, None, 1)
 
-    _, segment, _, _ = vectorised(make)
+    _, segment, *_ = vectorised(make)
     states = jax.numpy.zeros(3)
     clock = Clock(jax.numpy.int32(0), jax.numpy.float32(0))
     steps = jax.make_jaxpr(jax.vmap(make({}).step, in_axes=(0, None)))(states, clock)
