@@ -7,7 +7,7 @@ Box, float or int, rank <= 2  flatten                                           
 Box, integer codes, rank 3    one-hot codes of every cell and channel, flattened         ``grid``
 Box, uint8, rank 3, >= 36 px  Mnih et al. (2015): 32 8x8/4, 64 4x4/2, 64 3x3/1          ``cnn``
 Box, rank 3, where asked for  DrQ (arXiv 2004.13649): 32 3x3, strides 2, 1, 1, 1         ``drq``
-Discrete                      one-hot                                                  ``mlp``
+Discrete                      one-hot: a row of the first layer's weights               ``mlp``
 Dict                          each entry by its own rule, concatenated
 ============================  =======================================================  ==========================
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -58,15 +59,44 @@ def encoder_kind(space: spaces.Space, wanted: str = "auto") -> str:
     return wanted
 
 
+class Category(NamedTuple):
+    """A one-hot vector that nobody has written out: ``Dense`` looks up a row instead of multiplying by zeros."""
+
+    index: jax.Array  # i32[...], 0 <= index < size
+    size: int
+
+    def written(self) -> jax.Array:
+        return jax.nn.one_hot(self.index, self.size)
+
+
+class Dense(nn.Module):
+    """[..., in] or ``Category`` -> f32[..., features]; parameters and results are those of ``nn.Dense``.
+
+    For a world of N x N numbered states the product with the one-hot vector is N^2 times the work of the row, and its gradient likewise.
+    """
+
+    features: int
+    gain: float = math.sqrt(2.0)
+
+    @nn.compact
+    def __call__(self, x):
+        size = x.size if isinstance(x, Category) else x.shape[-1]
+        weights = self.param("kernel", orthogonal(self.gain), (size, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return (weights[x.index] if isinstance(x, Category) else x @ weights) + bias
+
+
 class Flatten(nn.Module):
-    """obs [..., *space.shape] -> f32 [..., size]; Discrete becomes one-hot."""
+    """obs [..., *space.shape] -> f32 [..., size]; Discrete becomes one-hot, or a ``Category`` where ``rows``."""
 
     space: spaces.Space
+    rows: bool = False
 
     @nn.compact
     def __call__(self, obs):
         if isinstance(self.space, spaces.Discrete):
-            return jax.nn.one_hot(obs - int(self.space.start), int(self.space.n))
+            category = Category(obs - int(self.space.start), int(self.space.n))
+            return category if self.rows else category.written()
         lead = obs.shape[: obs.ndim - len(self.space.shape)]
         flat = obs.reshape(*lead, -1).astype(jnp.float32)
         return flat / 255.0 if self.space.dtype == np.uint8 and np.all(self.space.high == 255) else flat
@@ -151,16 +181,18 @@ class DictEncoder(nn.Module):
         return jnp.concatenate(parts, axis=-1)
 
 
-def make_encoder(space: spaces.Space, encoder: str = "auto") -> nn.Module:
-    """The encoder for ``space``: obs of any leading shape -> f32 [..., features]."""
+def make_encoder(space: spaces.Space, encoder: str = "auto", rows: bool = False) -> nn.Module:
+    """The encoder for ``space``: obs of any leading shape -> f32 [..., features]; with ``rows`` a Discrete space gives a ``Category``, for a ``Dense``."""
     kind = encoder_kind(space, encoder)
+    if kind == "mlp":
+        return Flatten(space, rows)
     if kind == "drq":
         return Convolutions(space, layers=DRQ)
-    return {"mlp": Flatten, "cnn": Convolutions, "grid": GridEncoder, "dict": DictEncoder}[kind](space)
+    return {"cnn": Convolutions, "grid": GridEncoder, "dict": DictEncoder}[kind](space)
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation after each; [..., in] -> [..., hidden[-1]]."""
+    """Dense layers with an activation after each; [..., in] or ``Category`` -> [..., hidden[-1]]."""
 
     hidden: Sequence[int]
     act: str = "tanh"
@@ -170,9 +202,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         for width in self.hidden:
-            x = activation(self.act)(nn.Dense(width, kernel_init=orthogonal())(x))
+            x = activation(self.act)(Dense(width)(x))
         if self.final is not None:
-            x = nn.Dense(self.final, kernel_init=orthogonal(self.final_gain))(x)
+            x = Dense(self.final, self.final_gain)(x)
         return x
 
 
@@ -198,7 +230,7 @@ class Torso(nn.Module):
 
     @nn.compact
     def __call__(self, obs):
-        x = make_encoder(self.space, self.encoder)(obs)
+        x = make_encoder(self.space, self.encoder, rows=bool(self.hidden) or self.final is not None)(obs)
         return MLP(tuple(self.hidden), self.act, self.final, self.final_gain)(x)
 
 

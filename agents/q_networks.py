@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
-from agents.networks import activation, dummy, make_encoder, orthogonal
+from agents.networks import Dense, activation, dummy, make_encoder
 from agents.noisy import NoisyDense
 from envs.base import Key, PyTree
 
@@ -33,14 +33,14 @@ class QNetwork(nn.Module):
     sigma: Any
 
     def setup(self):
-        self.encoding = make_encoder(self.space, self.encoder)
+        self.encoding = make_encoder(self.space, self.encoder, rows=bool(self.hidden) and not self.noisy)
         self.layers = [self.dense(size) for size in self.hidden]
         self.values = self.dense(self.actions * self.width, gain=1.0)
         if self.dueling:
             self.baseline = self.dense(self.width, gain=1.0)
 
     def dense(self, size, **gain):
-        return NoisyDense(size, self.sigma) if self.noisy else nn.Dense(size, kernel_init=orthogonal(**gain))
+        return NoisyDense(size, self.sigma) if self.noisy else Dense(size, **gain)
 
     def latent(self, obs):
         """The last hidden layer."""

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 
-from agents.networks import BlockConv
+from agents.networks import MLP, BlockConv, Torso
 
 pytestmark = pytest.mark.medium  # a few programs to compile
 
@@ -27,3 +28,19 @@ def test_block_convolutions_are_convolutions(side, channels, kernel, stride):
     np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), rtol=1e-4, atol=1e-4)
     for a, b in zip(jax.tree.leaves(both(ours)), jax.tree.leaves(both(theirs)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_row_of_the_first_layer_is_the_product_with_the_one_hot_vector(start):
+    """Torso on Discrete: outputs equal those of the written out vector, gradients within rounding; parameters have the same names and shapes."""
+    space = spaces.Discrete(7, start=start)
+    obs = jnp.array([[0, 6], [2, 2]]) + start
+    rows, written = Torso(space, (5, 4)), MLP((5, 4))
+    params = rows.init(jax.random.key(0), obs)
+    inner = {"params": params["params"]["MLP_0"]}
+    onehot = jax.nn.one_hot(obs - start, 7)
+    np.testing.assert_array_equal(rows.apply(params, obs), written.apply(inner, onehot))
+    there = jax.grad(lambda p: jnp.sum(rows.apply(p, obs) ** 2))(params)["params"]["MLP_0"]
+    here = jax.grad(lambda p: jnp.sum(written.apply(p, onehot) ** 2))(inner)["params"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), there, here)
+    assert np.all(there["Dense_0"]["kernel"][1] == 0) and np.any(there["Dense_0"]["kernel"][2] != 0)
