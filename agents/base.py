@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+from gymnasium import spaces
 
 from envs.base import Key, PyTree, Transition
 
@@ -70,6 +71,13 @@ class Learnt(NamedTuple):
     payload: PyTree = None  # handed to ``Bonus.update``: what the learner computed and a bonus may use
 
 
+class Genome(NamedTuple):
+    """Policies as points of a box, for methods that search over whole policies."""
+
+    space: spaces.Box  # of flat genomes f32[G]; searches stay inside
+    decode: Callable[[jax.Array], PyTree]  # f32[G] -> agent state
+
+
 class Agent(NamedTuple):
     """A learner. ``mode`` is the Python string "explore" or "greedy"."""
 
@@ -79,6 +87,7 @@ class Agent(NamedTuple):
     learn: Callable[[PyTree, Key, tuple], tuple[PyTree, Learnt]]  # (state, key, (batch, signal)) -> (state, Learnt)
     encode: Callable[[PyTree, PyTree], jax.Array] | None = None  # (state, obs) -> latent
     learns_from: str = "rollout"  # what its ``learn`` takes: "rollout" (Rollout), "replay" (Sample), "anything"
+    genome: Genome | None = None  # of agents that can be searched over
 
 
-__all__ = ["Agent", "Key", "Learnt", "PyTree", "Regulariser", "RewardStream", "Rollout", "Sample", "Signal", "Transition"]
+__all__ = ["Agent", "Genome", "Key", "Learnt", "PyTree", "Regulariser", "RewardStream", "Rollout", "Sample", "Signal", "Transition"]

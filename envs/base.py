@@ -39,6 +39,7 @@ class Spec(NamedTuple):
     streams: tuple[str, ...] = ("extrinsic",)  # reward streams the agent will be given
     axis: str | None = None  # name of the vmapped member axis, when there is one
     latent: Callable[[], spaces.Space] | None = None  # space of the agent's encoding of observations; where there is no agent, None
+    genome: spaces.Box | None = None  # flat policies f32[G], for methods that search over them; None: the runner does not
     on_host: bool = False  # the world is no JAX program: what is seen in it reaches programs only after its steps
 
 

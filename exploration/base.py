@@ -14,7 +14,7 @@ same code:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -138,27 +138,44 @@ class Goals(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What trying P genomes gave. What a method does not use stays None."""
+    """What trying P genomes gave."""
 
-    fitness: jax.Array | None = None  # f32[P]
-    outcome: PyTree = None  # [P, ...]; what descriptors are made from: a final state, a picture, a trajectory
-    steps: jax.Array | None = None  # i32[P]; environment steps spent
-    rewarded: jax.Array | None = None  # bool[P]; a reward was met (SERENE's reward areas)
+    fitness: jax.Array  # f32[P]; the return of an episode; -inf where it is not valid
+    descriptor: jax.Array  # f32[P, d]; inside the box of ``spec.info["descriptor"]``
+    valid: jax.Array  # bool[P]; False: never tried, or a number was NaN; such a genome is never kept
+    area: jax.Array  # i32[P]; the reward area that was met, 0 for none
+    outcome: PyTree = None  # [P, ...]; what descriptors are learnt from: pictures, trajectories
+
+
+class Elites(NamedTuple):
+    """What a search keeps, with room for C."""
+
+    genomes: jax.Array  # f32[C, G]
+    fitness: jax.Array  # f32[C]
+    descriptor: jax.Array  # f32[C, d]
+    filled: jax.Array  # bool[C]
 
 
 class Population(NamedTuple):
-    """Methods that search over whole policies. Phases of different size compile apart.
+    """Methods that search over whole policies, a batch of genomes at a time.
 
-    ``refresh`` is called where the unbatched clock says so: descriptors are learnt anew, and everything stored is described again.
+    ``phases`` are the batches that a method may ask for, name -> number of genomes; ``turn`` says which one is next. ``refresh`` is where descriptors
+    are learnt anew, and everything stored is described again.
     """
 
+    phases: Mapping[str, int]
+    chunk: int  # evaluations of an iteration: whole batches until at least as many are made
     init: Callable[[Key], PyTree]
-    ask: Callable[[PyTree, Key, str], tuple[PyTree, PyTree]]  # (state, key, phase) -> (state, genomes [P, ...])
-    tell: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (phase, genomes [P, ...], Evaluation [P])) -> (state, what happened)
+    ask: Callable[[PyTree, Key, str], tuple[PyTree, jax.Array, jax.Array]]  # (state, key, phase) -> (state, genomes f32[P, G], wanted bool[P])
+    tell: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (phase, genomes, Evaluation)) -> (state, what happened)
+    elites: Callable[[PyTree], Elites]
+    turn: Callable[[PyTree], jax.Array] | None = None  # state -> i32[]; None where there is one phase
     refresh: Callable[[PyTree, Key], tuple[PyTree, dict]] | None = None  # (state, key) -> (state, metrics)
+    full: Callable[[PyTree], dict[str, jax.Array]] | None = None  # state -> what might find no room in the next iteration: name -> bool[]
+    grow: Callable[[PyTree, str], PyTree] | None = None  # (state, name) -> state with room for twice as many; changes no result
 
 
 __all__ = [
-    "Archive", "Bonus", "BonusInfo", "Evaluation", "Explored", "Goals", "Key", "Population", "PyTree", "Spec", "Starts", "Transition", "bonus",
+    "Archive", "Bonus", "BonusInfo", "Elites", "Evaluation", "Explored", "Goals", "Key", "Population", "PyTree", "Spec", "Starts", "Transition", "bonus",
     "check_needs", "none",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+PLAIN = 4  # up to this many dimensions differences are squared one by one, which is exact
 BLOCK = 256  # queries compared at a time, which bounds memory at BLOCK x steps x lanes distances
 
 
@@ -39,19 +40,28 @@ def nearest(state: Ring, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Arr
     Where the ring holds fewer than k features the last distances are not valid, and 0. A query that is in the ring finds itself, at 0.
     """
     steps, lanes, width = state.rows.shape
-    points, known = state.rows.reshape(-1, width), jnp.repeat(jnp.arange(steps) < state.written, lanes)
-    k_found = min(k, steps * lanes)
+    known = jnp.repeat(jnp.arange(steps) < state.written, lanes)
+    return nearest_points(state.rows.reshape(-1, width), known, queries, k)
 
+
+def nearest_points(points: jax.Array, known: jax.Array, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Euclidean distances from queries f32[..., width] to their k nearest of those points f32[P, width] that are ``known``, bool[P]
+    -> (f32[..., k] ascending, valid bool[k]). Where fewer than k are known the last distances are not valid, and 0."""
+    number, width = points.shape
+    k_found = min(k, number)
     halves = jnp.where(known, 0.5 * jnp.sum(jnp.square(points), axis=-1), jnp.inf)
 
     def search(query):
+        if width <= PLAIN:
+            squared = sum(jnp.square(points[:, d] - query[d]) for d in range(width))
+            return smallest(jnp.where(known, squared, jnp.inf), k_found)[0]
         scores = halves - points @ query  # half the squared distance, less what is the same for all
         place = smallest(scores, k_found)[1]
         exact = jnp.sum(jnp.square(points[place] - query), axis=-1)  # the scores have lost what is small beside |query|^2
         return jnp.sort(jnp.where(jnp.isinf(halves[place]), jnp.inf, exact))
 
     found = jax.lax.map(search, queries.reshape(-1, width), batch_size=BLOCK)
-    valid = jnp.arange(k_found) < state.written * lanes
+    valid = jnp.arange(k_found) < jnp.sum(known, dtype=jnp.int32)
     distances = jnp.where(valid, jnp.sqrt(jnp.where(valid, found, 0.0)), 0.0)
     room = k - k_found
     distances, valid = jnp.pad(distances, ((0, 0), (0, room))), jnp.pad(valid, (0, room))

@@ -102,7 +102,7 @@ def whole_numbers(part: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def shared(part: str, builder: Callable) -> tuple[str, ...]:
     """The keys of an entry that do not go to its builder. A world's builder that takes one of them itself is given it."""
-    names = SHARED[part][1] if part in SHARED and makes(builder) != "Archive" else ()
+    names = SHARED[part][1] if part in SHARED and makes(builder) not in ("Archive", "Population") else ()
     return tuple(name for name in names if part != "env" or name not in ranges_of(builder))
 
 

@@ -17,7 +17,7 @@ from agents.base import Agent
 from envs.base import Environment, HostEnvironment, Spec
 from envs.builder import LARGEST_WHOLE, Refusal, build, locate
 from envs.wrappers import wrapped
-from exploration.base import Archive, Bonus
+from exploration.base import Archive, Bonus, Population
 from exploration.intrinsic import Intrinsic, given, intrinsic
 from runners.base import HostExplorer, HostRunner, Runner
 from runners.batching import AXIS
@@ -111,9 +111,9 @@ def make_runner(config: Mapping[str, Any], world: Environment | HostEnvironment 
     def make_agent(spec: Spec) -> Agent:
         return expect(build(config["agent"], spec), (Agent,), "agent", config["agent"]["_target_"])
 
-    def make_exploration(spec: Spec) -> Intrinsic | Archive:
+    def make_exploration(spec: Spec) -> Intrinsic | Archive | Population:
         spec = given(spec, stream.get("input", "observation"))
-        found = expect(build(exploration, spec), (Bonus, Archive), "exploration", exploration["_target_"])
+        found = expect(build(exploration, spec), (Bonus, Archive, Population), "exploration", exploration["_target_"])
         return intrinsic(spec, found, name=exploration["_target_"], **stream) if isinstance(found, Bonus) else found
 
     runner = dict(config["runner"])

@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from agents.networks import MLP
 from agents.ppo import ppo
 from envs.base import PyTree
-from exploration.base import Evaluation, Population
+from exploration.base import Elites, Evaluation, Population
 from exploration.learning import ADAM, fit
 from runners import metrics as m
 from runners.base import Runner
@@ -58,7 +58,7 @@ def novelty_search(genes: int, random) -> Population:
     def ask(state, key, phase):
         fresh = jax.random.normal(key, (PARENTS if phase == "initial" else 2 * PARENTS, genes))
         children = fresh if phase == "initial" else jnp.repeat(state.population.genomes, 2, axis=0) + SIGMA * fresh
-        return state, jnp.clip(jnp.where(random > 0, fresh, children), -5.0, 5.0)
+        return state, jnp.clip(jnp.where(random > 0, fresh, children), -5.0, 5.0), jnp.ones(len(fresh), bool)
 
     def refresh(state, key):
         drawn = jax.random.randint(key, (512,), 0, jnp.maximum(state.size, 1))
@@ -86,7 +86,10 @@ def novelty_search(genes: int, random) -> Population:
         population = jax.tree.map(lambda x: x[best], everyone)
         return state._replace(population=population, archive=archive, size=state.size + ADDED), {"novelty": jnp.mean(novelty)}
 
-    return Population(init, ask, tell, refresh)
+    def elites(state):
+        return Elites(state.archive.genomes, jnp.zeros(len(state.archive.codes)), state.archive.codes, jnp.arange(len(state.archive.codes)) < state.size)
+
+    return Population({"initial": PARENTS, "offspring": 2 * PARENTS}, 2 * PARENTS, init, ask, tell, elites, refresh=refresh)
 
 
 class SearchState(NamedTuple):
@@ -105,7 +108,7 @@ def make_runner(hyper) -> Runner:
 
     def generation(state, key, phase):
         ask_key, reset_key, step_key, tell_key = jax.random.split(key, 4)
-        searching, genomes = search.ask(state.search, ask_key, phase)
+        searching, genomes, _ = search.ask(state.search, ask_key, phase)
         source = jax_source(env, len(genomes), "members")
 
         def act(genome, obs, first):
@@ -115,7 +118,9 @@ def make_runner(hyper) -> Runner:
             return source.step(lanes, key, jax.vmap(act)(genomes, lanes.obs, lanes.first))[0], None
 
         ended = jax.lax.scan(one, source.init(reset_key), jax.random.split(step_key, STEPS))[0].obs
-        searching, happened = search.tell(searching, tell_key, (phase, genomes, Evaluation(outcome=picture(ended, PIXELS))))
+        zeros = jnp.zeros(len(genomes))  # nothing pays here, and nothing describes but the picture
+        evaluation = Evaluation(zeros, jnp.zeros((len(genomes), 2)), zeros == 0, zeros.astype(jnp.int32), picture(ended, PIXELS))
+        searching, happened = search.tell(searching, tell_key, (phase, genomes, evaluation))
         x, y = jnp.clip((0.5 * (ended + 1.0) * GRID).astype(jnp.int32), 0, GRID - 1).T
         return state._replace(search=searching, covered=state.covered.at[x, y].set(True)), happened
 

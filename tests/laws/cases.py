@@ -50,6 +50,9 @@ WORLDS: dict[str, Entry] = {
     "visual_grid/noise": entry("envs.visual_grid.visual_grid", size=3, observation="one_hot", reward="none", action_noise=0.5, max_steps=11),
     "visual_grid/index": entry("envs.visual_grid.visual_grid", size=4, observation="index", max_steps=11),
     "visual_grid/position": entry("envs.visual_grid.visual_grid", size=4, observation="position", max_steps=11),
+    "point2d": entry("envs.point2d.point2d", max_steps=11),
+    "point2d/graded": entry("envs.point2d.point2d", reward="graded", max_steps=11),
+    "planar_arm": entry("envs.planar_arm.planar_arm", joints=3),
     "cartpole_swingup": entry("envs.cartpole_swingup.cartpole_swingup", max_steps=11),
     "cartpole_swingup/box": entry("envs.cartpole_swingup.cartpole_swingup", actions="continuous", max_steps=11),
     "taxi": entry("envs.taxi.taxi", pixels=36, max_steps=11),
@@ -430,11 +433,42 @@ EXPLORERS: dict[str, RunnerCase] = {
     )
 }
 
+# --- searches over whole policies ----------------------------------------------------------------------------------------
+
+CONTROLLERS: dict[str, Entry] = {
+    "controller": entry("agents.controller.controller", hidden=(3,)),
+    "controller/unit": entry("agents.controller.controller", hidden=(), bias="unit", activation="relu", normalize=True),
+    "open_loop": entry("agents.controller.open_loop"),
+}
+
+POPULATIONS: dict[str, Entry] = {
+    "novelty_search": entry("exploration.novelty_search.novelty_search", population=6, neighbours=3, added=2, capacity=4),
+    "novelty_search/best": entry(
+        "exploration.novelty_search.novelty_search", population=6, neighbours=3, added=2, add="best", objectives=["novelty", "fitness"]
+    ),
+    "novelty_search/threshold": entry(
+        "exploration.novelty_search.novelty_search",
+        population=6,
+        neighbours=3,
+        add="threshold",
+        objectives=["novelty", "competition"],
+        initial="uniform",
+        capacity=4,
+    ),
+    "map_elites": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6),
+    "map_elites/iso_line": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6, variation="iso_line", initial="uniform", ties=False),
+    "random_search": entry("exploration.random_search.random_search", cells=[5, 4], batch=6),
+}
+
+SEARCHES: dict[str, RunnerCase] = {
+    "population": RunnerCase(entry("runners.population.population", cells=[5, 4]), WORLDS["point2d"], CONTROLLERS["controller"], POPULATIONS["novelty_search"])
+}
+
 TABLES: dict[str, dict[str, Any]] = {
     "env": WORLDS | HOST_WORLDS,
-    "agent": AGENTS | REPLAY_AGENTS,
-    "exploration": BONUSES | ARCHIVES,
-    "runner": RUNNERS | OFFLINE | EXPLORERS,
+    "agent": AGENTS | REPLAY_AGENTS | CONTROLLERS,
+    "exploration": BONUSES | ARCHIVES | POPULATIONS,
+    "runner": RUNNERS | OFFLINE | EXPLORERS | SEARCHES,
 }
 
 

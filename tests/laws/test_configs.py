@@ -19,7 +19,7 @@ from exploration.intrinsic import intrinsic
 from runners.checks import STREAM, WORLD, check_parts, makes, shared
 from runners.compose import CONFIGS, PRESETS, compose
 from runners.experiment import experiment
-from tests.laws.cases import ARCHIVES, BONUSES, COMBINED, NESTED, TABLES, entry_of, targets
+from tests.laws.cases import ARCHIVES, BONUSES, COMBINED, NESTED, POPULATIONS, TABLES, entry_of, targets
 
 GROUPS = tuple(TABLES)
 RECORDS = {"env": ("envs", "Environment"), "agent": ("agents", "Agent"), "exploration": ("exploration", "Bonus"), "runner": ("runners", "Runner")}
@@ -48,8 +48,8 @@ def plain(value: Any) -> Any:
 
 
 def pays(option: str) -> bool:
-    """Whether the option has a reward stream; ``none`` has not, and archives have not."""
-    if option in ARCHIVES:
+    """Whether the option has a reward stream; ``none`` has not, and archives and populations have not."""
+    if option in ARCHIVES | POPULATIONS:
         return False
     case = BONUSES[option]
     return build(case.entry, case.spec()).info.intrinsic
@@ -69,7 +69,7 @@ def declared_builders() -> list[str]:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__, package + "."):
             for name, made in vars(importlib.import_module(module.name)).items():
                 ours = inspect.isfunction(made) and made.__module__ == module.name and hasattr(made, "ranges")
-                if ours and makes(made) in (record, "Archive"):
+                if ours and makes(made) in (record, "Archive", "Population"):
                     found.append(f"{module.name}.{name}")
     return found
 
