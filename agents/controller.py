@@ -90,7 +90,7 @@ def open_loop(spec: Spec) -> Agent:
     """One action for every step, whatever is observed: the genome is the action (a Box), flattened; bounds are those of the space."""
     if not isinstance(spec.action, spaces.Box):
         raise Refusal(f"agent=open_loop holds an action of a Box; the actions of {spec.name!r} are {type(spec.action).__name__}; use agent=controller")
-    low, high = (np.broadcast_to(np.asarray(side), spec.action.shape).reshape(-1) for side in box_bounds(spec.action))
+    low, high = (np.where(np.isfinite(side), side, default).reshape(-1) for side, default in ((spec.action.low, -1.0), (spec.action.high, 1.0)))
 
     def act(genome, key, inputs):
         memory, _, first, _ = inputs
@@ -102,5 +102,5 @@ def open_loop(spec: Spec) -> Agent:
         act=act,
         learn=lambda state, key, inputs: (state, Learnt()),
         learns_from="anything",
-        genome=Genome(spaces.Box(low, high, dtype=np.float32), lambda genome: genome),
+        genome=Genome(spaces.Box(low.astype(np.float32), high.astype(np.float32)), lambda genome: genome),
     )

@@ -142,7 +142,8 @@ class Evaluation(NamedTuple):
 
     fitness: jax.Array  # f32[P]; the return of an episode; -inf where it is not valid
     descriptor: jax.Array  # f32[P, d]; inside the box of ``spec.info["descriptor"]``
-    valid: jax.Array  # bool[P]; False: never tried, or a number was NaN; such a genome is never kept
+    tried: jax.Array  # bool[P]; an evaluation was spent on it
+    valid: jax.Array  # bool[P]; False: not tried, or a number was NaN; such a genome is never kept
     area: jax.Array  # i32[P]; the reward area that was met, 0 for none
     outcome: PyTree = None  # [P, ...]; what descriptors are learnt from: pictures, trajectories
 

@@ -14,7 +14,7 @@ After g generations P + g P offspring policies have been tried, and with ``rando
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,6 +36,7 @@ class Individuals(NamedTuple):
     fitness: jax.Array  # f32[P]
     descriptor: jax.Array  # f32[P, d]
     valid: jax.Array  # bool[P]; False: there is nobody, or it could not be tried
+    marked: jax.Array  # bool[P]; by whoever uses the search: children begin without, survivors keep it
 
 
 class NoveltyState(NamedTuple):
@@ -43,6 +44,35 @@ class NoveltyState(NamedTuple):
     archive: Individuals  # with room for more; valid is False where it is empty
     size: jax.Array  # i32[]; of the archive
     started: jax.Array  # bool[]; the first population is in
+
+
+class Generation(NamedTuple):
+    """What a generation is made of; ``novelty_search`` is nothing else, SERENE does more."""
+
+    batch: int
+    nobody: Callable[[int], Individuals]
+    init: Callable[[], NoveltyState]
+    ask: Callable  # (state, key) -> (genomes f32[batch, G], wanted bool[batch])
+    tell: Callable  # (state, key, genomes, Evaluation, other Individuals that count as seen, or None) -> (state, what happened)
+    reference: Callable  # state -> (descriptors f32[P + archive, d], known bool[P + archive])
+    full: Callable
+    grow: Callable
+
+
+def stored(individuals: Individuals, size: jax.Array, new: Individuals, enters: jax.Array) -> tuple[Individuals, jax.Array]:
+    """(an archive with those of ``new`` that enter it, bool[Q], in their order; its size). Who finds no room is lost: grow it before."""
+    room = individuals.fitness.shape[0]
+    place = jnp.where(enters, size + jnp.cumsum(enters, dtype=jnp.int32) - 1, room)
+    return jax.tree.map(lambda old, more: old.at[place].set(more, mode="drop"), individuals, new), size + jnp.sum(enters, dtype=jnp.int32)
+
+
+def doubled(individuals: Individuals) -> Individuals:
+    """With room for twice as many."""
+
+    def more(x):
+        return jnp.concatenate([x, jnp.full_like(x, -jnp.inf) if x.ndim == 1 and x.dtype == jnp.float32 else jnp.zeros_like(x)])
+
+    return jax.tree.map(more, individuals)
 
 
 @options(
@@ -82,32 +112,66 @@ def novelty_search(
       initial: normal (N(0, 1), clipped to the genes' box) or uniform.
       capacity: individuals that the archive has room for at first; doubles when needed.
     """
+    generation = generations(spec, population, offspring, sigma, neighbours, add, added, threshold, objectives, initial, capacity)
+
+    def ask(state, key, phase):
+        return state, *generation.ask(state, key)
+
+    def tell(state, key, inputs):
+        _, genomes, evaluation = inputs
+        return generation.tell(state, key, genomes, evaluation, None)
+
+    def elites(state):
+        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.archive, state.population)
+        return Elites(both.genomes, both.fitness, both.descriptor, both.valid)
+
+    def full(state):
+        return {"archive": generation.full(state, 1)}
+
+    def grow(state, what):
+        return generation.grow(state)
+
+    batch = generation.batch
+    return Population({"offspring": batch}, batch, lambda key: generation.init(), ask, tell, elites, full=full, grow=grow)
+
+
+def generations(
+    spec: Spec,
+    population: int,
+    offspring: int,
+    sigma: float | jax.Array,
+    neighbours: int,
+    add: str,
+    added: int,
+    threshold: float | jax.Array,
+    objectives: Sequence[str],
+    initial: str,
+    capacity: int,
+) -> Generation:
+    """The parts of a generation; arguments are those of ``novelty_search``."""
     check(objectives, add, added, population * offspring)
     genes, box = made.genome_space(spec), descriptor_box(spec)
     batch = population * offspring
     most = batch if add == "threshold" else added
 
     def nobody(count):
-        zeros = jnp.zeros((count, genes.shape[0]), jnp.float32)
-        return Individuals(zeros, jnp.full(count, -jnp.inf), jnp.zeros((count, box.shape[0]), jnp.float32), jnp.zeros(count, bool))
+        zeros, no = jnp.zeros((count, genes.shape[0]), jnp.float32), jnp.zeros(count, bool)
+        return Individuals(zeros, jnp.full(count, -jnp.inf), jnp.zeros((count, box.shape[0]), jnp.float32), no, no)
 
-    def init(key):
+    def init():
         return NoveltyState(nobody(population), nobody(max(capacity, most)), jnp.int32(0), jnp.bool_(False))
 
-    def ask(state, key, phase):
+    def ask(state, key):
         fresh = made.INITIAL[initial](key, batch, genes)
         children = made.gaussian(key, jnp.repeat(state.population.genomes, offspring, axis=0), sigma, genes)
-        return state, jnp.where(state.started, children, fresh), state.started | (jnp.arange(batch) < population)
+        return jnp.where(state.started, children, fresh), state.started | (jnp.arange(batch) < population)
 
-    def scores(state, everyone: Individuals) -> jax.Array:
+    def scores(everyone: Individuals, points: jax.Array, known: jax.Array, fitness: jax.Array) -> jax.Array:
         """f32[everyone, objectives]; -inf for those that are not valid."""
-        known = jnp.concatenate([everyone.valid, state.archive.valid])
-        reference = jnp.concatenate([everyone.descriptor, state.archive.descriptor])
-        fitness = jnp.concatenate([everyone.fitness, state.archive.fitness])
         score = {
-            "novelty": lambda: novelty(everyone.descriptor, reference, known, neighbours, True),
+            "novelty": lambda: novelty(everyone.descriptor, points, known, neighbours, True),
             "fitness": lambda: everyone.fitness,
-            "competition": lambda: local_competition(everyone.descriptor, everyone.fitness, reference, fitness, known, neighbours).astype(jnp.float32),
+            "competition": lambda: local_competition(everyone.descriptor, everyone.fitness, points, fitness, known, neighbours).astype(jnp.float32),
         }
         return jnp.where(everyone.valid[:, None], jnp.stack([score[name]() for name in objectives], axis=-1), -jnp.inf)
 
@@ -120,36 +184,30 @@ def novelty_search(
         chosen = jax.lax.top_k(jnp.where(children.valid, order, -jnp.inf), added)[1]
         return jnp.zeros(batch, bool).at[chosen].set(True) & children.valid
 
-    def tell(state, key, inputs):
-        _, genomes, evaluation = inputs
-        children = Individuals(genomes, evaluation.fitness, evaluation.descriptor, evaluation.valid)
+    def tell(state, key, genomes, evaluation, others):
+        children = Individuals(genomes, evaluation.fitness, evaluation.descriptor, evaluation.valid, jnp.zeros(batch, bool))
         everyone = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.population, children)
-        judged = scores(state, everyone)
-        enters = entering(state, key, children, judged[population:, 0]) & state.started
-        room = state.archive.fitness.shape[0]
-        place = jnp.where(enters, state.size + jnp.cumsum(enters, dtype=jnp.int32) - 1, room)
-        archive = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), state.archive, children)
-        survivors = best(judged, population)
+        seen = [everyone, state.archive] if others is None else [everyone, state.archive, others]
+        points, known, fitness = (jnp.concatenate([getattr(part, name) for part in seen]) for name in ("descriptor", "valid", "fitness"))
+        judged = scores(everyone, points, known, fitness)
+        archive, size = stored(state.archive, state.size, children, entering(state, key, children, judged[population:, 0]) & state.started)
+        survivors = jax.tree.map(lambda x: x[best(judged, population)], everyone)
         valid = everyone.valid[:, None]
         means = jnp.sum(jnp.where(valid, judged, 0.0), axis=0) / jnp.maximum(jnp.sum(valid), 1)
-        happened = dict(zip(objectives, means, strict=True))
-        new = NoveltyState(
-            jax.tree.map(lambda x: x[survivors], everyone), archive, state.size + jnp.sum(enters, dtype=jnp.int32), state.started | jnp.any(children.valid)
-        )
-        return new, happened
+        return NoveltyState(survivors, archive, size, state.started | jnp.any(children.valid)), dict(zip(objectives, means, strict=True))
 
-    def elites(state):
-        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.archive, state.population)
-        return Elites(both.genomes, both.fitness, both.descriptor, both.valid)
+    def reference(state):
+        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.population, state.archive)
+        return both.descriptor, both.valid
 
-    def full(state):
-        return {"archive": state.size + most > state.archive.fitness.shape[0]}
+    def full(state, times):
+        """Whether ``times`` generations might find no room."""
+        return state.size + times * most > state.archive.fitness.shape[0]
 
-    def grow(state, what):
-        more = nobody(state.archive.fitness.shape[0])
-        return state._replace(archive=jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.archive, more))
+    def grow(state):
+        return state._replace(archive=doubled(state.archive))
 
-    return Population({"offspring": batch}, batch, init, ask, tell, elites, full=full, grow=grow)
+    return Generation(batch, nobody, init, ask, tell, reference, full, grow)
 
 
 def check(objectives: Sequence[str], add: str, added: int, batch: int) -> None:

@@ -38,8 +38,8 @@ class SearchRecord(NamedTuple):
     outside: jax.Array  # u32[]; descriptors outside their box
     phases: jax.Array  # u32[phases]; evaluations of each phase
     best: jax.Array  # f32[]
-    areas: jax.Array  # f32[areas]; best return of those that met each reward area
-    seen: jax.Array  # f32[cells]; best return in each cell of the grid of results, -inf where nothing ended
+    areas: jax.Array | None  # f32[areas]; best return of those that met each reward area
+    seen: jax.Array  # f32[phases, cells]; best return in each cell of the grid of results, by phase, -inf where nothing ended
     visits: jax.Array | None  # u32[second, first]; evaluations that ended in each cell, as a picture: the first number to the right, the second upwards
 
 
@@ -92,7 +92,7 @@ def population(
     def init(key):
         member_key, agent_key, search_key = jax.random.split(key, 3)
         zero = jnp.uint32(0)
-        best, seen = jnp.full(areas, -jnp.inf), jnp.full(number, -jnp.inf)
+        best, seen = jnp.full(areas, -jnp.inf) if areas else None, jnp.full((len(names), number), -jnp.inf)
         visits = jnp.zeros((cells[1], cells[0]), jnp.uint32) if len(cells) == 2 else None
         record = SearchRecord(zero, zero, zero, zero, jnp.zeros(len(names), jnp.uint32), -jnp.inf, best, seen, visits)
         return PopulationState(member_key, agent.init(agent_key), (), search.init(search_key), record)
@@ -110,8 +110,12 @@ def population(
         at = jnp.argmax(tried.evaluation.fitness)
         better = tried.evaluation.fitness[at] > state.record.best
         policy = jax.tree.map(lambda a, b: jnp.where(better, a, b), agent.genome.decode(genomes[at]), state.agent)
-        metrics |= kept(searching) | {f"population/{name}": value for name, value in happened.items()}
+        metrics |= kept(searching) | {f"population/{name}": numbered(value) for name, value in happened.items()}
         return state._replace(agent=policy, search=searching, record=record), m.typed(metrics)
+
+    def numbered(value):
+        """Counts are shown as they are, other numbers as means."""
+        return m.Last(value) if jnp.issubdtype(jnp.result_type(value), jnp.integer) else value
 
     def told(record: SearchRecord, tried, wanted, phase: int):
         evaluation = tried.evaluation
@@ -124,18 +128,19 @@ def population(
             record.outside + jnp.sum(tried.outside, dtype=jnp.uint32),
             record.phases.at[phase].add(made),
             jnp.maximum(record.best, jnp.max(evaluation.fitness)),
-            record.areas.at[jnp.where(evaluation.area > 0, evaluation.area - 1, areas)].max(evaluation.fitness, mode="drop"),
-            record.seen.at[cell].max(evaluation.fitness, mode="drop"),
+            record.areas.at[jnp.where(evaluation.area > 0, evaluation.area - 1, areas)].max(evaluation.fitness, mode="drop") if areas else None,
+            record.seen.at[phase, cell].max(evaluation.fitness, mode="drop"),
             visited(record.visits, evaluation, cell),
         )
-        reached = ~jnp.isneginf(new.seen)
+        highest = jnp.max(new.seen, axis=0)
+        reached = ~jnp.isneginf(highest)
         metrics = {
             "episode/return": m.mean(jnp.where(evaluation.valid, evaluation.fitness, 0.0), evaluation.valid),
             "episode/length": m.mean(tried.steps, wanted),
             "search/evaluations": m.Last(new.evaluations),
             "search/steps": m.Last(new.steps),
             "search/coverage": m.Last(jnp.mean(reached)),
-            "search/qd_score": m.Last(jnp.sum(jnp.where(reached, new.seen - lowest, 0.0))),
+            "search/qd_score": m.Last(jnp.sum(jnp.where(reached, highest - lowest, 0.0))),
             "search/best": m.Last(new.best, jnp.isfinite(new.best)),
             "search/invalid": m.Last(new.invalid),
             "search/outside": m.Last(new.outside),
@@ -143,6 +148,7 @@ def population(
         metrics |= {f"search/area_{area + 1}": m.Last(jnp.maximum(new.areas[area], 0.0)) for area in range(areas)}
         if len(names) > 1:
             metrics |= {f"search/share_{name}": m.Last(new.phases[i] / jnp.maximum(new.evaluations, 1)) for i, name in enumerate(names)}
+            metrics |= {f"search/coverage_{name}": m.Last(jnp.mean(~jnp.isneginf(new.seen[i]))) for i, name in enumerate(names)}
         return new, metrics
 
     def visited(visits, evaluation, cell):
@@ -161,28 +167,36 @@ def population(
         key = jax.random.fold_in(state.key, clock.iteration)
         if len(names) == 1 and search.phases[names[0]] >= search.chunk:
             return batch(state, key, names[0])
-        turn = jnp.int32(0) if search.turn is None else search.turn(state.search)
-        begun = state.record.evaluations
+        wanted = (clock.iteration.astype(jnp.uint32) + 1) * jnp.uint32(search.chunk)  # evaluations when this iteration is over, so that no surplus adds up
+
+        def unfinished(carry):
+            return any_member(carry[0].record.evaluations < wanted, axis)
+
+        def round_of_phases(carry):
+            for index, phase in enumerate(names):
+                carry = while_turn(carry, key, index, phase, wanted)
+            return carry
+
         metrics = m.empty(jax.eval_shape(lambda: batch(state, key, names[0])[1]))
-        for index, phase in enumerate(names):
-            state, metrics = chunk(state, metrics, jax.random.fold_in(key, index), phase, turn == index, begun)
+        metrics = jax.tree.map(lambda x: jnp.asarray(x), metrics)
+        state, metrics, _ = jax.lax.while_loop(unfinished, round_of_phases, (state, metrics, jnp.int32(0)))
         return state, metrics
 
-    def chunk(state, metrics, key, phase, mine, begun):
-        """Batches of a phase until the chunk is spent, in the members whose turn it is."""
+    def while_turn(carry, key, index, phase, wanted):
+        """Batches of a phase, in the members whose turn it is, as long as it is and the iteration lasts."""
 
         def active(carry):
-            return mine & (carry[0].record.evaluations - begun < search.chunk)
+            mine = True if search.turn is None else search.turn(carry[0].search) == index
+            return mine & (carry[0].record.evaluations < wanted)
 
         def one(carry):
             state, metrics, count = carry
             new, found = batch(state, jax.random.fold_in(key, count), phase)
             here = active(carry)
             chosen = jax.tree.map(lambda a, b: jnp.where(here, a, b), (new, m.combine(metrics, found)), (state, metrics))
-            return *chosen, count + 1
+            return *chosen, count + here
 
-        state, metrics, _ = jax.lax.while_loop(lambda carry: any_member(active(carry), axis), one, (state, metrics, jnp.int32(0)))
-        return state, metrics
+        return jax.lax.while_loop(lambda carry: any_member(active(carry), axis), one, carry)
 
     source = jax_source(env, lanes, axis)
 
@@ -203,5 +217,4 @@ def population(
 
     full = None if search.full is None else lambda state: search.full(state.search)
     grow = None if search.grow is None else lambda state, what: state._replace(search=search.grow(state.search, what))
-    size = -(-search.chunk // max(search.phases.values())) * max(search.phases.values())
-    return Runner(init, step, evaluate, spec, size * limit, env, start, watch, None, agent, full=full, grow=grow)
+    return Runner(init, step, evaluate, spec, search.chunk * limit, env, start, watch, None, agent, full=full, grow=grow)

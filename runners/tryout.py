@@ -82,6 +82,6 @@ def tryout(env: Environment, agent: Agent, spec: Spec, descriptor: Callable, fix
         valid = wanted & ~jnp.isnan(total) & ~jnp.any(jnp.isnan(place), axis=-1)
         inside = jnp.clip(jnp.where(valid[:, None], place, box.low), box.low, box.high)
         outside = valid & jnp.any(inside != place, axis=-1)
-        return Tried(Evaluation(jnp.where(valid, total, -jnp.inf), inside, valid, jnp.where(valid, area, 0)), steps, outside)
+        return Tried(Evaluation(jnp.where(valid, total, -jnp.inf), inside, wanted, valid, jnp.where(valid, area, 0)), steps, outside)
 
     return run

@@ -119,7 +119,7 @@ def make_runner(hyper) -> Runner:
 
         ended = jax.lax.scan(one, source.init(reset_key), jax.random.split(step_key, STEPS))[0].obs
         zeros = jnp.zeros(len(genomes))  # nothing pays here, and nothing describes but the picture
-        evaluation = Evaluation(zeros, jnp.zeros((len(genomes), 2)), zeros == 0, zeros.astype(jnp.int32), picture(ended, PIXELS))
+        evaluation = Evaluation(zeros, jnp.zeros((len(genomes), 2)), zeros == 0, zeros == 0, zeros.astype(jnp.int32), picture(ended, PIXELS))
         searching, happened = search.tell(searching, tell_key, (phase, genomes, evaluation))
         x, y = jnp.clip((0.5 * (ended + 1.0) * GRID).astype(jnp.int32), 0, GRID - 1).T
         return state._replace(search=searching, covered=state.covered.at[x, y].set(True)), happened

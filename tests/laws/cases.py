@@ -457,6 +457,12 @@ POPULATIONS: dict[str, Entry] = {
     ),
     "map_elites": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6),
     "map_elites/iso_line": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6, variation="iso_line", initial="uniform", ties=False),
+    "serene": entry("exploration.serene.serene", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8, emitters=1),
+    "serene/cma_es": entry("exploration.serene.serene", emitter="cma_es", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8),
+    "cma_me": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4),
+    "cma_me/optimizing": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4, ranking="optimizing", schedule="fewest", ties=True),
+    "cma_me/random_direction": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4, ranking="random_direction", initial="uniform"),
+    "evolution_strategy": entry("exploration.evolution_strategy.evolution_strategy", cells=[5, 4], pairs=3),
     "random_search": entry("exploration.random_search.random_search", cells=[5, 4], batch=6),
 }
 
