@@ -68,6 +68,9 @@ def point2d(*, reward: str = "rectangles", max_steps: int = 50) -> Environment:
         if reward == "rectangles":
             for low, high in RECTANGLES:
                 image = rectangle(image, low, high, (220, 50, 50))
+        if reward == "graded":
+            for centre, radius in zip(CENTRES, RADII, strict=True):
+                image = disc(image, centre, max(1.5, radius * PIXELS / 2), (220, 50, 50))
         return disc(image, state.position, 2.0, (40, 60, 200))
 
     spec = Spec(

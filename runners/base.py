@@ -9,6 +9,7 @@ import jax
 
 from agents.base import Agent
 from envs.base import Environment, HostEnvironment, Key, PyTree, Spec, Transition
+from exploration.base import Elites
 
 
 class Clock(NamedTuple):
@@ -46,6 +47,7 @@ class Runner(NamedTuple):
     augments: bool = False  # the agent sees statistics that a bonus gathers as it goes
     full: Callable[[PyTree], dict[str, jax.Array]] | None = None  # state -> what may have no room for another iteration: name -> bool[]
     grow: Callable[[PyTree, str], PyTree] | None = None  # (state, name) -> state with room for twice as much; changes no result
+    elites: Callable[[PyTree], Elites] | None = None  # state -> what a search over policies keeps
 
 
 class Arrived(NamedTuple):

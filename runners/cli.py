@@ -17,6 +17,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands play RUN                  a video of the trained policy
   scripts/farlands export RUN DIRECTORY      a data set of what the policy does, in minari's format
   scripts/farlands demonstrate RUN           trajectories of an archive, replayed and written
+  scripts/farlands elites RUN                what a search over policies keeps: as a map, as a file, one of them as a video
   scripts/farlands resume RUN                go on with a run that was stopped
   scripts/farlands check [key=value ...]     is a bonus right? its laws and known answers, as a table
   scripts/farlands list [KIND]               agents, envs, exploration, runners, loggers, experiments, papers, runs
@@ -255,6 +256,20 @@ def demonstrate_command(arguments: list[str]) -> int:
     return 0
 
 
+def elites_command(arguments: list[str]) -> int:
+    from runners import devices
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    devices.prepare(1)
+    import runners.elites
+
+    if any(a in ("-h", "--help") for a in arguments):
+        print(runners.elites.__doc__)
+        return 0
+    print(json.dumps(runners.elites.elites(arguments)))
+    return 0
+
+
 def dashboard_command(arguments: list[str]) -> int:
     from runners.dashboard.command import dashboard
 
@@ -276,6 +291,7 @@ COMMANDS = {
     "play": play_command,
     "export": export_command,
     "demonstrate": demonstrate_command,
+    "elites": elites_command,
     "reproduce": reproduce_command,
     "dashboard": dashboard_command,
 }

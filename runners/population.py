@@ -217,4 +217,7 @@ def population(
 
     full = None if search.full is None else lambda state: search.full(state.search)
     grow = None if search.grow is None else lambda state, what: state._replace(search=search.grow(state.search, what))
-    return Runner(init, step, evaluate, spec, search.chunk * limit, env, start, watch, None, agent, full=full, grow=grow)
+    def elites(state):
+        return search.elites(state.search)
+
+    return Runner(init, step, evaluate, spec, search.chunk * limit, env, start, watch, None, agent, full=full, grow=grow, elites=elites)

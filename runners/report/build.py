@@ -22,6 +22,7 @@ DOTS_PER_INCH = 150
 LEARNING = ("episode/return", "episode/success")
 EVALUATION = ("evaluation/return", "evaluation/success")
 ARCHIVE = ("archive/score", "archive/cells", "archive/rooms")
+SEARCH = ("search/coverage", "archive/coverage", "search/qd_score", "search/best", "archive/size")
 BONUS = ("bonus/raw", "bonus/normalised", "bonus/weighted", "bonus/share")
 HOW_TO_READ = (
     "Lines are interquartile means over the seeds of one run and setting: the mean of the middle half of the values, which one lucky or "
@@ -52,7 +53,9 @@ def sections(world: str, found: Sequence[Group], looks: dict[str, figures.Style]
     names = metrics(found)
     bonus = [name for name in names if name in BONUS or name.startswith("bonus/raw_")]
     losses = [name for name in names if name.startswith("loss/")]
-    drawn = {*LEARNING, *EVALUATION, *ARCHIVE, *bonus, *losses, "time/seconds", "time/steps_per_second", "world/solved", "episode/first_success_step"}
+    areas = [name for name in names if name.startswith("search/area_")]
+    apart = {*LEARNING, *EVALUATION, *ARCHIVE, *SEARCH, "time/seconds", "time/steps_per_second", "world/solved", "episode/first_success_step"}
+    drawn = {*apart, *areas, *bonus, *losses}
     rest = [name for name in names if name not in drawn and not name.startswith("time/")]
 
     def secondary(chosen):
@@ -62,6 +65,8 @@ def sections(world: str, found: Sequence[Group], looks: dict[str, figures.Style]
         ("Learning curves", "learning", "Return and success while learning", figures.curves(found, LEARNING, looks, thin=True)),
         ("Evaluation", "evaluation", "Evaluation in worlds of its own", figures.curves(found, EVALUATION, looks, thin=True)),
         ("Archive", "archive", "The best score in the archive, its cells, and the rooms they are in", secondary(ARCHIVE)),
+        ("Search", "search", "Cells that evaluations ever reached, cells that the archive keeps, QD score, best return", secondary(SEARCH)),
+        ("Reward areas", "areas", "Best return in each reward area", secondary(areas)),
         ("Bonus", "bonus", "The bonus: raw, normalised, weighted as the agent gets it, and its share of all reward", secondary(sorted(bonus, key=order))),
         ("Visits", "visits", "Where the agents have been, over the whole run", maps.visits(found)),
         ("Losses", "losses", "Losses", secondary(losses)),

@@ -123,3 +123,23 @@ def test_a_search_goes_on_where_it_stopped(tmp_path):
     clean = lambda rows: [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]  # noqa: E731
     assert clean(whole) == clean(again)
     assert whole[0]["archive/size"] == 11 * 5 + 20
+
+
+@pytest.mark.medium
+def test_what_is_kept_can_be_looked_at(tmp_path, monkeypatch):
+    """Map, file and video of a short search; what is not there is said in one line."""
+    from runners.elites import elites
+
+    config = api.compose("exploration=map_elites", "env=point2d", "env.max_steps=5", "exploration.batch=20", "seeds=2", "total_steps=400", "logger.console=false")
+    run = Path(api.train(config, tmp_path)["run_dir"])
+    told = elites([str(run), "member=1"])
+    kept = np.load(told["file"])
+    assert kept["genomes"].shape == (told["kept"], 48) and Path(told["picture"]).stat().st_size > 10_000
+    filmed = elites([str(run), "near=0.2,0.1", f"out={tmp_path / 'near.gif'}"])
+    first = np.load(filmed["file"])
+    nearest = first["descriptor"][np.argmin(np.linalg.norm(first["descriptor"] - [0.2, 0.1], axis=1))]
+    np.testing.assert_allclose(filmed["descriptor"], nearest, atol=1e-5)
+    assert Path(filmed["video"]).read_bytes()[:3] == b"GIF"
+    for arguments, said in ((["near=0.2"], "2 numbers"), (["member=7"], "members 0 to 1"), (["nearby=1"], "near")):
+        with pytest.raises(Refusal, match=said):
+            elites([str(run), *arguments])
