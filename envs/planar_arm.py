@@ -18,7 +18,7 @@ from envs.base import Environment, Spec, TimeStep
 from envs.builder import Integer, options
 from envs.pictures import segment
 
-PIXELS = 256
+PIXELS = 64
 
 
 class ArmState(NamedTuple):

@@ -161,7 +161,7 @@ class Population(NamedTuple):
     """Methods that search over whole policies, a batch of genomes at a time.
 
     ``phases`` are the batches that a method may ask for, name -> number of genomes; ``turn`` says which one is next. ``refresh`` is where descriptors
-    are learnt anew, and everything stored is described again.
+    are learnt anew, and everything stored is described again; it happens between iterations, when it is ``due``.
     """
 
     phases: Mapping[str, int]
@@ -171,7 +171,9 @@ class Population(NamedTuple):
     tell: Callable[[PyTree, Key, tuple], tuple[PyTree, dict]]  # (state, key, (phase, genomes, Evaluation)) -> (state, what happened)
     elites: Callable[[PyTree], Elites]
     turn: Callable[[PyTree], jax.Array] | None = None  # state -> i32[]; None where there is one phase
-    refresh: Callable[[PyTree, Key], tuple[PyTree, dict]] | None = None  # (state, key) -> (state, metrics)
+    due: Callable[[PyTree], jax.Array] | None = None  # state -> bool[]; whether ``refresh`` is wanted before the next iteration
+    refresh: Callable[[PyTree, Key], PyTree] | None = None  # (state, key) -> state
+    pictures: tuple[int, int] | None = None  # frames of an episode, and their side in pixels, that ``outcome`` must have
     full: Callable[[PyTree], dict[str, jax.Array]] | None = None  # state -> what might find no room in the next iteration: name -> bool[]
     grow: Callable[[PyTree, str], PyTree] | None = None  # (state, name) -> state with room for twice as many; changes no result
 

@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 
 from envs.base import PyTree, Spec, any_member
-from envs.builder import FLAG, NON_NEGATIVE, Anything, Choice, Integer, options
+from envs.builder import FLAG, NON_NEGATIVE, Anything, Choice, Integer, Refusal, options
 from exploration import genomes as made
 from exploration.base import Elites, Evaluation, Population
+from exploration.descriptors import ground_truth, learnt
 from exploration.emitters import EMITTERS, Record, fresh_record, improvement, recorded, stagnant, stagnation_window
 from exploration.novelty import novelty
 from exploration.novelty_search import Individuals, NoveltyState, doubled, generations, stored
@@ -59,10 +60,11 @@ class Live(NamedTuple):
 
     state: PyTree
     record: Record
-    descriptor: jax.Array  # f32[d]; of the ancestor
+    ancestor: Individuals  # []
     worth: jax.Array  # f32[]; I
     best_stored: jax.Array  # f32[]; best return that it has put into R, -inf before
     farthest: jax.Array  # f32[]; novelty of its most novel member
+    rarest: Individuals  # []; that member
     noted: Individuals  # [added]; a random sample of the members that were more novel than all before
     number_noted: jax.Array  # i32[]
 
@@ -78,6 +80,8 @@ class SereneState(NamedTuple):
     phase: jax.Array  # i32[]; EXPLORE or EXPLOIT
     spent: jax.Array  # i32[]; evaluations of the present chunk
     born: jax.Array  # i32[]; emitters that passed their probation
+    explored: jax.Array  # i32[]; chunks of exploring that are over
+    trained: jax.Array  # i32[]; trainings of the descriptor
 
 
 @options(
@@ -89,11 +93,20 @@ class SereneState(NamedTuple):
     sigma=NON_NEGATIVE,
     neighbours=Integer(1, 1024),
     added=Integer(1, 2**16),
-    objectives=Anything("a list of novelty, fitness, competition"),
+    objectives=Anything("a list of novelty, fitness, competition, surprise"),
     initial=Choice(tuple(made.INITIAL)),
     capacity=Integer(1, 2**26),
     emitters=Integer(1, 2**16),
     exploit=FLAG,
+    descriptor=Choice(("truth", "autoencoder")),
+    select=Choice(("pareto", "random")),
+    frames=Integer(1, 64),
+    pixels=Integer(16, 64),
+    latent=Integer(1, 1024),
+    learning_rate=NON_NEGATIVE,
+    epochs=Integer(1, 10_000),
+    train=FLAG,
+    frozen=FLAG,
 )
 def serene(
     spec: Spec,
@@ -111,6 +124,15 @@ def serene(
     capacity: int = 4096,
     emitters: int = 32,
     exploit: bool = True,
+    descriptor: str = "truth",
+    select: str = "pareto",
+    frames: int = 1,
+    pixels: int = 64,
+    latent: int = 10,
+    learning_rate: float | jax.Array = 1e-3,
+    epochs: int = 100,
+    train: bool = True,
+    frozen: bool = False,
 ) -> Population:
     """The search.
 
@@ -120,9 +142,21 @@ def serene(
       emitter_population: m of an emitter.
       population, offspring, sigma, neighbours, added, objectives, initial, capacity: of novelty search.
       emitters: slots for living emitters at first; doubles when needed, as R does.
-      exploit: false: emitters never run, which is novelty search that keeps what pays (an ablation).
+      exploit: false: no emitters and no R: novelty search in chunks.
+      descriptor: truth (the world's own) or autoencoder (the code of pictures, ``exploration/autoencoder.py``).
+      select: how several objectives decide: by Pareto fronts, or one of them at random, drawn for each generation.
+      frames, pixels: pictures of an episode, the last one at its end; their side.
+      latent, learning_rate, epochs: of the autoencoder: numbers per picture, Adam's rate, epochs of a training at most.
+      train: false: the autoencoder stays as it was drawn (the ablation NT).
+      frozen: true: the population stays the first one, and twice as many children enter the archive, as in the published NT by mistake.
     """
-    generation = generations(spec, population, offspring, sigma, neighbours, "random", added, 0.0, objectives, initial, capacity)
+    learns = descriptor == "autoencoder"
+    describer = learnt(frames, pixels, latent, learning_rate, epochs, train) if learns else ground_truth(spec)
+    if not learns and "surprise" in objectives:
+        raise Refusal("exploration.objectives: surprise is the error of an autoencoder; it needs exploration.descriptor=autoencoder")
+    generation = generations(
+        spec, describer, population, offspring, sigma, neighbours, "random", added, 0.0, objectives, select, initial, capacity, frozen
+    )  # fmt: skip
     genes = made.genome_space(spec)
     local = EMITTERS[emitter](genes, emitter_population)
     window = stagnation_window(genes.shape[0], emitter_population)
@@ -131,10 +165,10 @@ def serene(
 
     def nothing() -> Live:
         """An emitter that stands for none."""
-        blank = generation.nobody(1)
-        state = local.begin(blank.genomes[0], jnp.float32(1))
+        blank = jax.tree.map(lambda x: x[0], generation.nobody(1))
+        state = local.begin(blank.genomes, jnp.float32(1))
         zero, low = jnp.float32(0), jnp.float32(-jnp.inf)
-        return Live(state, fresh_record(emitter_population, window), blank.descriptor[0], zero, low, low, generation.nobody(added), jnp.int32(0))
+        return Live(state, fresh_record(emitter_population, window), blank, zero, low, low, blank, generation.nobody(added), jnp.int32(0))
 
     def init(key):
         none = nothing()
@@ -143,20 +177,20 @@ def serene(
         zeros = jnp.zeros(room, jnp.float32)
         rewarding = Rewarding(generation.nobody(room), zeros, jnp.zeros(room, bool), zeros, jnp.int32(0))
         zero = jnp.int32(0)
-        return SereneState(generation.init(), rewarding, slots, jnp.zeros(max(emitters, most_alive), bool), none, zero, zero, zero, zero, zero)
+        alive = jnp.zeros(max(emitters, most_alive), bool)
+        return SereneState(generation.init(key), rewarding, slots, alive, none, zero, zero, zero, zero, zero, zero, zero)
 
     # --- exploring -----------------------------------------------------------------------------------------------------
 
     def tell_explore(state, key, genomes, evaluation: Evaluation):
-        before, children = state.search.population, genomes
-        search, _ = generation.tell(state.search, key, genomes, evaluation, state.rewarding.who)
-        told = Individuals(children, evaluation.fitness, evaluation.descriptor, evaluation.valid, jnp.zeros(generation.batch, bool))
-        everyone = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, told)
-        pays = everyone.valid & (everyone.fitness > 0) & ~everyone.marked
-        rewarding = with_candidates(state.rewarding, everyone, pays)
-        # survivors are those of the same genome, so whoever pays is marked now
-        survivors = search.population._replace(marked=search.population.marked | (search.population.valid & (search.population.fitness > 0)))
-        return state._replace(search=search._replace(population=survivors), rewarding=rewarding)
+        before, children = state.search.population, generation.born(state.search, genomes, evaluation)
+        search, happened = generation.tell(state.search, key, children, state.rewarding.who if exploit else None)
+        if not exploit:
+            return state._replace(search=search), happened
+        everyone = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, children)
+        rewarding = with_candidates(state.rewarding, everyone, everyone.valid & (everyone.fitness > 0) & ~everyone.marked)
+        survivors = search.population._replace(marked=search.population.valid & (search.population.fitness > 0))  # whoever pays is a candidate by now
+        return state._replace(search=search._replace(population=survivors), rewarding=rewarding), happened
 
     def with_candidates(rewarding, everyone, pays):
         def nearest(genome, index):
@@ -178,9 +212,9 @@ def serene(
 
     # --- exploiting ----------------------------------------------------------------------------------------------------
 
-    def rarity(descriptors, rewarding):
+    def rarity(codes, rewarding):
         """Novelty with respect to R of ancestors, who are in R themselves."""
-        return novelty(descriptors, rewarding.who.descriptor, rewarding.who.valid, neighbours, True)
+        return novelty(codes, rewarding.who.code, rewarding.who.valid, neighbours, True)
 
     def probation_allowed(state):
         return jnp.any(state.rewarding.waiting) & (chunk - state.spent > chunk / 3)
@@ -191,12 +225,13 @@ def serene(
         def from_candidate():
             rewarding = state.rewarding
             at = jnp.argmax(jnp.where(rewarding.waiting, rewarding.rare, -jnp.inf)).astype(jnp.int32)
-            live = nothing()._replace(state=local.begin(rewarding.who.genomes[at], rewarding.sigma[at]), descriptor=rewarding.who.descriptor[at])
+            ancestor = jax.tree.map(lambda x: x[at], rewarding.who)
+            live = nothing()._replace(state=local.begin(ancestor.genomes, rewarding.sigma[at]), ancestor=ancestor)
             taken = rewarding._replace(waiting=rewarding.waiting.at[at].set(False))
             return state._replace(active=live, at=at, mode=jnp.int32(PROBATION), rewarding=taken)
 
         def from_living():
-            objectives = jnp.stack([rarity(state.emitters.descriptor, state.rewarding), state.emitters.worth], axis=-1)
+            objectives = jnp.stack([rarity(state.emitters.ancestor.code, state.rewarding), state.emitters.worth], axis=-1)
             first = state.alive & (fronts(jnp.where(state.alive[:, None], objectives, -jnp.inf)) == 0)
             at = jnp.argmax(jnp.where(first, jax.random.uniform(choose_key, first.shape), -1.0)).astype(jnp.int32)
             return state._replace(active=jax.tree.map(lambda x: x[at], state.emitters), at=at, mode=jnp.int32(RUNNING))
@@ -211,7 +246,7 @@ def serene(
     def tell_exploit(state, key, genomes, evaluation: Evaluation):
         note_key, keep_key = jax.random.split(key)
         live = state.active
-        told = Individuals(genomes, evaluation.fitness, evaluation.descriptor, evaluation.valid, jnp.zeros(local.batch, bool))
+        told = generation.born(state.search, genomes, evaluation)
         emitting = local.tell(live.state, genomes, evaluation.fitness)
         live = live._replace(state=emitting, record=recorded(live.record, local.values(emitting)))
         live = live._replace(worth=improvement(live.record))
@@ -251,8 +286,8 @@ def serene(
     def note(live, search, rewarding, told, key, running):
         """Members more novel than all before, as a random sample of them all (reservoir sampling, one member after the other)."""
         points, known = generation.reference(search)
-        points, known = jnp.concatenate([points, rewarding.who.descriptor]), jnp.concatenate([known, rewarding.who.valid])
-        rare = novelty(told.descriptor, points, known, neighbours, False)
+        points, known = jnp.concatenate([points, rewarding.who.code]), jnp.concatenate([known, rewarding.who.valid])
+        rare = novelty(told.code, points, known, neighbours, False)
 
         def one(index, live):
             counts = running & told.valid[index] & (rare[index] > live.farthest)
@@ -261,7 +296,8 @@ def serene(
             place = jnp.where(number <= added, number - 1, drawn)
             place = jnp.where(counts & (place < added), place, added)
             noted = jax.tree.map(lambda all_, x: all_.at[place].set(x[index], mode="drop"), live.noted, told)
-            return live._replace(noted=noted, number_noted=number, farthest=jnp.where(counts, rare[index], live.farthest))
+            rarest = jax.tree.map(lambda old, new: jnp.where(counts, new[index], old), live.rarest, told)
+            return live._replace(noted=noted, number_noted=number, farthest=jnp.where(counts, rare[index], live.farthest), rarest=rarest)
 
         return jax.lax.fori_loop(0, local.batch, one, live)
 
@@ -275,10 +311,13 @@ def serene(
     def tell(state, key, inputs):
         phase, genomes, evaluation = inputs
         state = state._replace(spent=state.spent + jnp.sum(evaluation.tried, dtype=jnp.int32))
-        state = next_phase((tell_explore if phase == "explore" else tell_exploit)(state, key, genomes, evaluation))
-        if phase == "explore":
+        if phase == "exploit":
+            state = next_phase(tell_exploit(state, key, genomes, evaluation))
+        else:
+            state, _ = tell_explore(state, key, genomes, evaluation)
+            state = next_phase(state)
             begins = state.phase == EXPLOIT
-            looked = jax.lax.cond(any_member(begins, spec.axis), lambda: rarity(state.rewarding.who.descriptor, state.rewarding), lambda: state.rewarding.rare)
+            looked = jax.lax.cond(any_member(begins, spec.axis), lambda: rarity(state.rewarding.who.code, state.rewarding), lambda: state.rewarding.rare)
             state = state._replace(rewarding=state.rewarding._replace(rare=jnp.where(begins, looked, state.rewarding.rare)))
         happened = {
             "candidates": jnp.sum(state.rewarding.waiting, dtype=jnp.int32),
@@ -286,7 +325,7 @@ def serene(
             "emitters_born": state.born,
             "rewarding": state.rewarding.size,
         }
-        return state, happened
+        return state, happened | describer.told(state.search.model)
 
     def next_phase(state):
         over = state.spent >= chunk
@@ -295,7 +334,33 @@ def serene(
         to_exploit = (state.phase == EXPLORE) & over & something & exploit
         to_explore = ((state.phase == EXPLORE) & over & ~to_exploit) | ((state.phase == EXPLOIT) & (over & (state.mode == IDLE) | idle))
         phase = jnp.where(to_exploit, EXPLOIT, jnp.where(to_explore, EXPLORE, state.phase)).astype(jnp.int32)
-        return state._replace(phase=phase, spent=jnp.where(to_exploit | to_explore, 0, state.spent).astype(jnp.int32))
+        explored = state.explored + ((state.phase == EXPLORE) & over).astype(jnp.int32)
+        return state._replace(phase=phase, spent=jnp.where(to_exploit | to_explore, 0, state.spent).astype(jnp.int32), explored=explored)
+
+    # --- the descriptor --------------------------------------------------------------------------------------------------
+
+    def due(state):
+        """After chunks 1, 3, 6, 10, ... of exploring."""
+        return state.explored >= (state.trained + 1) * (state.trained + 2) // 2
+
+    def refresh(state, key):
+        search = generation.learnt(state.search, key, state.rewarding.who if exploit else None)
+        state = state._replace(search=search, trained=state.trained + 1)
+        if not exploit:
+            return state
+        codes = lambda who: generation.again(search, who)  # noqa: E731
+        rewarding = state.rewarding._replace(who=codes(state.rewarding.who))
+        rewarding = rewarding._replace(rare=rarity(rewarding.who.code, rewarding))
+        every = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), state.emitters, state.active)  # the one at work is one more
+        noted = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), every.noted)
+        noted = jax.tree.map(lambda x: x.reshape(-1, added, *x.shape[1:]), codes(noted))
+        every = every._replace(ancestor=codes(every.ancestor), rarest=codes(every.rarest), noted=noted)
+        points, known = generation.reference(search)
+        points, known = jnp.concatenate([points, rewarding.who.code]), jnp.concatenate([known, rewarding.who.valid])
+        farthest = novelty(every.rarest.code, points, known, neighbours, False)
+        every = every._replace(farthest=jnp.where(every.number_noted > 0, farthest, every.farthest))
+        slots, active = jax.tree.map(lambda x: x[:-1], every), jax.tree.map(lambda x: x[-1], every)
+        return state._replace(rewarding=rewarding, emitters=slots, active=active)
 
     def elites(state):
         parts = [state.search.archive, state.search.population, state.rewarding.who]
@@ -320,4 +385,6 @@ def serene(
         slots = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.emitters, more)
         return state._replace(emitters=slots, alive=jnp.concatenate([state.alive, jnp.zeros_like(state.alive)]))
 
-    return Population({"explore": generation.batch, "exploit": local.batch}, chunk, init, ask, tell, elites, lambda s: s.phase, full=full, grow=grow)
+    changing = {"due": due, "refresh": refresh} if describer.train else {}
+    phases = {"explore": generation.batch, "exploit": local.batch}
+    return Population(phases, chunk, init, ask, tell, elites, lambda s: s.phase, **changing, pictures=describer.pictures, full=full, grow=grow)

@@ -84,7 +84,7 @@ def population(
     search: Population = make_population(spec._replace(genome=agent.genome.space))
     if not isinstance(search, Population):
         raise Refusal("runner=population needs a population to search with; use exploration=novelty_search or map_elites, or another runner")
-    attempt = tryout(env, agent, spec, describe, fixed_start)
+    attempt = tryout(env, agent, spec, describe, fixed_start, search.pictures)
     grid_box, number, limit = spec.info["descriptor"], math.prod(cells), spec.max_steps or EVALUATION_LIMIT
     areas = int(spec.info["area"].n) - 1 if "area" in spec.info else 0
     names = list(search.phases)
@@ -163,8 +163,20 @@ def population(
         reached = jnp.zeros(number, bool).at[cell].set(True, mode="drop")
         return {"archive/size": m.Last(jnp.sum(elites.filled, dtype=jnp.int32)), "archive/coverage": m.Last(jnp.mean(reached))}
 
+    def refreshed(state, key):
+        """Members whose descriptor is to be learnt anew, with it; for the others nothing changes."""
+        wanted = search.due(state.search)
+
+        def learn():
+            new = search.refresh(state.search, key)
+            return jax.tree.map(lambda a, b: jnp.where(wanted, a, b), new, state.search)
+
+        return state._replace(search=jax.lax.cond(any_member(wanted, axis), learn, lambda: state.search))
+
     def step(state, clock):
         key = jax.random.fold_in(state.key, clock.iteration)
+        if search.due is not None:
+            state = refreshed(state, jax.random.fold_in(key, jnp.uint32(2**32 - 2)))
         if len(names) == 1 and search.phases[names[0]] >= search.chunk:
             return batch(state, key, names[0])
         wanted = (clock.iteration.astype(jnp.uint32) + 1) * jnp.uint32(search.chunk)  # evaluations when this iteration is over, so that no surplus adds up
@@ -217,6 +229,7 @@ def population(
 
     full = None if search.full is None else lambda state: search.full(state.search)
     grow = None if search.grow is None else lambda state, what: state._replace(search=search.grow(state.search, what))
+
     def elites(state):
         return search.elites(state.search)
 

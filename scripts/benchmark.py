@@ -7,6 +7,7 @@
   minigrid every MiniGrid task on device beside Farama's, random actions, 256 lanes, restarts included
   off_policy  SAC, MaxInfoSAC and DQN with one update per step, on device and on the host; beside Stable-Baselines3 where given
   go_explore  Go-Explore's first phase: on Montezuma's Revenge beside bare emulators, on DeepSea, and what an insertion costs
+  population  MAP-Elites on an arm of 100 joints, beside QDax where given; novelty search and SERENE on Point2D
   host     PPO on Gymnasium and Atari worlds, beside the bare vector world and Stable-Baselines3 where given
 
 Every configuration runs in a process of its own, in turn (A B C, A B C, ...), so what disturbs the machine disturbs all of them;
@@ -96,6 +97,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--purejaxrl-python", metavar="PYTHON", help="interpreter for it (default: that of rejax)")
     parser.add_argument("--json", metavar="FILE", help="append the results to FILE, as one line")
     parser.add_argument("--sb3-python", metavar="PYTHON", help="interpreter of an environment with stable-baselines3 and mujoco<3.11")
+    parser.add_argument("--qdax-python", metavar="PYTHON", help="interpreter of an environment with qdax")
     parser.add_argument("--rlexplore-python", metavar="PYTHON", help="interpreter of an environment with stable-baselines3, minigrid and rllte-core")
     options = parser.parse_args()
     if options.purejaxrl and not (options.purejaxrl_python or options.rejax_python):
@@ -251,6 +253,27 @@ def go_explore(options, folder):
     return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
 
 
+def population(options, folder):
+    """Evaluations per second: the arm has episodes of one step, those of Point2D have 50."""
+    joints, side, batch, iterations = 100, 100, 1024, (options.steps or 512_000) // 1024
+    arm = {"exploration": "map_elites", "env": "planar_arm", "env.joints": joints, "agent": "open_loop", "exploration.initial": "uniform"}
+    arm |= {"exploration.cells": f"[{side},{side}]", "runner.cells": f"[{side},{side}]", "exploration.batch": batch, "exploration.variation": "iso_line"}
+    arm |= {"exploration.sigma": 0.01, "exploration.line_sigma": 0.2, "runner.lowest": -1, "total_steps": batch * iterations, "segments": 2}
+    plane = {"env": "point2d", "env.reward": "graded", "segments": 2, "total_steps": 20_000 * 50}
+    wanted = {
+        "farlands MAP-Elites, arm, 1 seed": training(folder, arm | {"seeds": 1}),
+        "farlands MAP-Elites, arm, 2 seeds": training(folder, arm | {"seeds": 2}),
+        "farlands novelty search, Point2D, 1 seed": training(folder, plane | {"exploration": "novelty_search", "seeds": 1}),
+        "farlands novelty search, Point2D, 8 seeds": training(folder, plane | {"exploration": "novelty_search", "seeds": 8}),
+        "farlands SERENE, Point2D, 8 seeds": training(folder, plane | {"exploration": "serene", "seeds": 8}),
+    }
+    if options.qdax_python:
+        wanted["QDax MAP-Elites, arm"] = peer(folder, options.qdax_python, "qdax_arm.py", joints, side, batch, iterations)
+    runs = in_turn(options, wanted)
+    pairs = [(a, b) for a in runs for b in runs if "arm" in a and a.startswith("farlands") and b.startswith("QDax")]
+    return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
+
+
 def bare(id: str, lanes: int, steps: int) -> Callable[[], Run]:
     return lambda: run_program([sys.executable, PROGRAMS / "bare_vector.py", id, lanes, steps], ours())
 
@@ -264,6 +287,7 @@ BENCHMARKS = {
     "host": host,
     "off_policy": off_policy,
     "go_explore": go_explore,
+    "population": population,
 }
 
 

@@ -33,8 +33,8 @@ def main(overrides: list[str]) -> None:
     Loop.run = run
     summary = train(config, batching, Path("runs"))
     steps = summary["steps"] * len(summary["members"])
-    newest = {row["member"]: row["steps/agent"] for row in api.metrics(summary["run_dir"]) if "steps/agent" in row}
-    steps = sum(newest.values()) or steps  # Go-Explore's lanes wait for each other: what counts are the steps that were made
+    made = {row["member"]: row.get("steps/agent", row.get("search/steps", 0)) for row in api.metrics(summary["run_dir"]) if "time/seconds" in row}
+    steps = sum(made.values()) or steps  # lanes of Go-Explore and of populations wait for each other: what counts are the steps that were made
     tell({"steps": steps, **found, "stepping_seconds": summary["seconds"], "returned": summary["results"].get("episode/return/median")})
 
 

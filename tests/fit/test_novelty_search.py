@@ -63,9 +63,9 @@ def novelty_search(genes: int, random) -> Population:
     def refresh(state, key):
         drawn = jax.random.randint(key, (512,), 0, jnp.maximum(state.size, 1))
         data = jnp.concatenate([state.population.pictures, state.archive.pictures[drawn]])
-        params, optimizer, metrics = fit(key, state.params, state.optimizer, data, loss, learning_rate=3e-3, minibatches=4, epochs=20)
+        params, optimizer, _ = fit(key, state.params, state.optimizer, data, loss, learning_rate=3e-3, minibatches=4, epochs=20)
         again = [stored._replace(codes=ENCODER.apply(params[0], stored.pictures)) for stored in (state.population, state.archive)]
-        return NoveltyState(*again, state.size, params, optimizer), metrics
+        return NoveltyState(*again, state.size, params, optimizer)
 
     def loss(params, pictures, key):
         return jnp.mean(jnp.square(DECODER.apply(params[1], ENCODER.apply(params[0], pictures)) - pictures)), {}
@@ -130,7 +130,7 @@ def make_runner(hyper) -> Runner:
     def step(state, clock):
         refresh_key, key = jax.random.split(jax.random.fold_in(state.key, clock.iteration))
         due = (clock.iteration + 1) % PERIOD == 0
-        searching = jax.lax.cond(due, lambda s: search.refresh(s, refresh_key)[0], lambda s: s, state.search)
+        searching = jax.lax.cond(due, lambda s: search.refresh(s, refresh_key), lambda s: s, state.search)
         state, happened = generation(state._replace(search=searching), key, "offspring")
         return state, m.typed({"coverage": m.Last(jnp.mean(state.covered)), **happened})
 
@@ -146,7 +146,7 @@ def test_a_learnt_descriptor_covers_more_than_random_search_and_its_refresh_reac
 
     old = jax.tree.map(lambda x: jnp.asarray(x[0]), state.search)
     search = novelty_search(old.archive.genomes.shape[1], random=0.0)
-    new, _ = jax.jit(search.refresh)(old, jax.random.PRNGKey(0))
+    new = jax.jit(search.refresh)(old, jax.random.PRNGKey(0))
     assert old.size == ADDED * GENERATIONS
     for at in (old, new):
         np.testing.assert_allclose(at.archive.codes, ENCODER.apply(at.params[0], at.archive.pictures), atol=1e-4)  # none is stale

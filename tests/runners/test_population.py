@@ -130,8 +130,8 @@ def test_what_is_kept_can_be_looked_at(tmp_path, monkeypatch):
     """Map, file and video of a short search; what is not there is said in one line."""
     from runners.elites import elites
 
-    config = api.compose("exploration=map_elites", "env=point2d", "env.max_steps=5", "exploration.batch=20", "seeds=2", "total_steps=400", "logger.console=false")
-    run = Path(api.train(config, tmp_path)["run_dir"])
+    options = ["exploration=map_elites", "exploration.batch=20", "env=point2d", "env.max_steps=5", "seeds=2", "total_steps=400", "logger.console=false"]
+    run = Path(api.train(api.compose(*options), tmp_path)["run_dir"])
     told = elites([str(run), "member=1"])
     kept = np.load(told["file"])
     assert kept["genomes"].shape == (told["kept"], 48) and Path(told["picture"]).stat().st_size > 10_000
