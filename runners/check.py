@@ -44,8 +44,8 @@ def check(config: Mapping[str, Any]) -> int:
     Raises Refusal for what ``train`` would refuse too.
     """
     made = experiment(config)
-    if makes(locate(made.config["exploration"]["_target_"])) == "Archive":
-        raise Refusal("check is for bonuses, and this exploration makes an archive; try it with train ... debug=true")
+    if (record := makes(locate(made.config["exploration"]["_target_"]))) in ("Archive", "Population"):
+        raise Refusal(f"check is for bonuses, and this exploration makes an {record.lower()}; try it with train ... debug=true".replace("an pop", "a pop"))
     entry, stream = parted("exploration", made.config["exploration"])
     world = make_world(made.config).spec
     jax.config.update("jax_disable_most_optimizations", True)  # many programs, each run a few times
