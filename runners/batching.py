@@ -123,7 +123,7 @@ class Batch:
             devices = self._shard()
         elif batching == "lanes":
             runner = make_runner(first)
-            if runner.full:
+            if runner.full or runner.elites:
                 raise Refusal("batching=lanes cuts lanes apart, and an archive merges what all of them found; use batching=shard or auto")
             self._spread(runner.spec.lanes)
         self._computed = np.arange(-(-self.members // devices) * devices) % self.members  # which member each place of the program computes

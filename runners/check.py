@@ -44,8 +44,9 @@ def check(config: Mapping[str, Any]) -> int:
     Raises Refusal for what ``train`` would refuse too.
     """
     made = experiment(config)
-    if (record := makes(locate(made.config["exploration"]["_target_"]))) in ("Archive", "Population"):
-        raise Refusal(f"check is for bonuses, and this exploration makes an {record.lower()}; try it with train ... debug=true".replace("an pop", "a pop"))
+    other = {"Archive": "an archive", "Population": "a population"}.get(makes(locate(made.config["exploration"]["_target_"])))
+    if other:
+        raise Refusal(f"check is for bonuses, and this exploration makes {other}; try it with train ... debug=true")
     entry, stream = parted("exploration", made.config["exploration"])
     world = make_world(made.config).spec
     jax.config.update("jax_disable_most_optimizations", True)  # many programs, each run a few times
