@@ -24,13 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.base import Lanes, Spec
-from envs.builder import FLAG, NON_NEGATIVE, POSITIVE, Choice, Integer, Refusal, Text, options
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, POSITIVE, Choice, Integer, Refusal, Text, options
 from exploration.base import Archive, Explored, Starts
 from exploration.cells import cell_function
 from exploration.hash_table import EMPTY, HashTable, hash_table
 from exploration.hash_table import insert as find_or_add
 from exploration.host_cells import host_cell_function
 from exploration.laws.play import expect
+from exploration.representation import Search
 from exploration.trajectories import Trail, Trajectories, append, trajectories, walk
 from exploration.trajectories import grow as grow_trajectories
 
@@ -66,7 +67,7 @@ class Cells(NamedTuple):
 
 
 @options(
-    cell=Text("auto, state, observation, position, downscaled, or the import path of a function transition -> key"),
+    cell=Text("auto, state, observation, position, downscaled, dynamic, knowledge, or the import path of a function transition -> key"),
     width=Integer(1, 1024),
     height=Integer(1, 1024),
     depth=Integer(1, 255),
@@ -81,6 +82,12 @@ class Cells(NamedTuple):
     reset_on_update=FLAG,
     lucky=FLAG,
     best=Choice(("score", "end")),
+    first_search=Integer(1),
+    search_every=Integer(1),
+    search_above=Integer(1),
+    search_iterations=Integer(1, 10**6),
+    search_frames=Integer(2, 10**6),
+    frame_rate=FRACTION,
     capacity=Integer(1, 2**28),
 )
 def go_explore(
@@ -101,6 +108,12 @@ def go_explore(
     reset_on_update: bool = True,
     lucky: bool = False,
     best: str = "score",
+    first_search: int = 10_000,
+    search_every: int = 10_000_000,
+    search_above: int = 50_000,
+    search_iterations: int = 3000,
+    search_frames: int = 10_000,
+    frame_rate: float = 0.01,
     capacity: int = 2**14,
 ) -> Archive:
     """The archive; for ``runner=go_explore``.
@@ -112,6 +125,9 @@ def go_explore(
       reset_on_update: counters of accepted cells start anew.
       lucky: allow worlds that are not deterministic; the archive then keeps outcomes that were luck, and trajectories do not replay.
       best: which trajectory is evaluated and exported: "score", the one with the highest score, wherever it leads; "end", the best that ended an episode.
+      first_search, search_every, search_above, search_iterations, search_frames, frame_rate: of ``cell=dynamic``, see ``exploration/representation.py``:
+        agent steps until the first search and between searches, cells above which it searches sooner, representations tried, frames that it
+        looks at, and the probability that a step's is one of them.
       capacity: cells that there is room for at first; it doubles when a batch might not find room.
 
     Raises Refusal for a world that is not deterministic, unless ``lucky``.
@@ -268,7 +284,11 @@ def go_explore(
             "dropped": state.table.dropped,
         }
 
-    return Archive(init, select, insert, full, grow, leading, report, weights, lambda env: host_cell_function(env, cell, width, height, depth))
+    searched = Search(first_search, search_every, search_above, search_iterations, search_frames, frame_rate, reset_on_update, best == "score")
+    return Archive(
+        init, select, insert, full, grow, leading, report, weights, lambda env: host_cell_function(env, cell, width, height, depth),
+        search=searched if cell == "dynamic" else None,
+    )  # fmt: skip
 
 
 def power_of_two(least: int) -> int:

@@ -2,6 +2,7 @@
 
 ===============  ==========================================================================================================
 ``downscaled``   the picture, grey, shrunk and cut into steps of brightness, as in ``exploration/cells.py``
+``dynamic``      the same, of a width, height and depth that are searched for (exploration/representation.py)
 ``observation``  the observation, byte for byte
 ``knowledge``    domain knowledge of a game: Montezuma's Revenge: level, room, keys and other things carried, position in
                  squares of 16 pixels (arXiv 2004.12919; read from the console's memory); Pitfall: room and position
@@ -23,7 +24,7 @@ from envs.base import HostEnvironment
 from envs.builder import Refusal, closest, locate
 from exploration.cells import is_picture, shares
 
-LEGAL = ("auto", "downscaled", "observation", "knowledge")
+LEGAL = ("auto", "downscaled", "dynamic", "observation", "knowledge")
 
 
 def host_cell_function(env: HostEnvironment, cell: str, width: int, height: int, depth: int) -> Callable[[Callable[[str], Any]], bytes]:
@@ -31,10 +32,10 @@ def host_cell_function(env: HostEnvironment, cell: str, width: int, height: int,
     pictured = is_picture(env.spec.observation)
     if cell == "auto":
         cell = "downscaled" if pictured else "observation"
-    if cell == "downscaled":
+    if cell in ("downscaled", "dynamic"):
         if not pictured:
-            raise Refusal(f"exploration.cell=downscaled shrinks pictures, and the observations of {env.spec.name!r} are none; use exploration.cell=observation")
-        return functools.partial(downscaled, (width, height, depth))
+            raise Refusal(f"exploration.cell={cell} shrinks pictures, and the observations of {env.spec.name!r} are none; use exploration.cell=observation")
+        return dynamic if cell == "dynamic" else functools.partial(downscaled, (width, height, depth))
     if cell == "observation":
         return observed
     if cell == "knowledge":
@@ -53,6 +54,11 @@ def digest(data: bytes) -> bytes:
 def downscaled(sizes: tuple[int, int, int], look: Callable) -> bytes:
     grey = look("grey")
     return digest(shrink(grey, *sizes).tobytes())
+
+
+def dynamic(look: Callable, width: int = 0, height: int = 0, depth: int = 0) -> bytes:
+    """The cell under the present representation; before there is one, everything is one cell."""
+    return downscaled((width, height, depth), look) if width else digest(b"")
 
 
 def shrink(grey: np.ndarray, width: int, height: int, depth: int) -> np.ndarray:

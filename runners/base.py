@@ -9,6 +9,7 @@ import jax
 
 from agents.base import Agent
 from envs.base import Environment, HostEnvironment, Key, PyTree, Spec, Transition
+from exploration.base import Archive
 
 
 class Clock(NamedTuple):
@@ -79,13 +80,14 @@ class HostExplorer(NamedTuple):
     merge: Callable  # (state, archive, Explored, depth i32[L], clock) -> (state, metrics)
     full: Callable[[PyTree], dict[str, jax.Array]]
     grow: Callable[[PyTree, str], PyTree]
-    cell: Callable  # look -> fingerprint of 8 bytes
+    cell: Callable  # (look, *representation) -> fingerprint of 8 bytes
     workers: int | None
     explore_steps: int
     spec: Spec
     steps_per_iteration: int
     env: HostEnvironment
     agent: Agent
+    archive: Archive
     augments: bool = False
 
 

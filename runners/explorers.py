@@ -16,6 +16,7 @@ import numpy as np
 
 from envs.base import HostWorld
 from envs.builder import Failure
+from exploration.representation import packed
 
 ATTEMPTS = 3
 
@@ -26,6 +27,14 @@ class Job(NamedTuple):
     actions: np.ndarray  # [T, ...]
     keeps: bool = True  # whether snapshots are wanted where cells are met
     after: tuple[int, ...] = ()  # numbers of steps after which snapshots are wanted in any case
+    representation: tuple[int, ...] = ()  # what the cells are at present, for a function of cells that takes it; the pictures of what is kept come back
+    looks: tuple[int, ...] = ()  # steps whose pictures are wanted
+
+
+class Snapshot(NamedTuple):
+    step: int
+    world: bytes
+    picture: bytes | None  # packed; where cells have a representation that changes
 
 
 class Rolled(NamedTuple):
@@ -35,15 +44,16 @@ class Rolled(NamedTuple):
     cells: np.ndarray  # u32[n, 2]; fingerprints
     terminated: bool  # at the last step
     truncated: bool
-    snapshots: list[tuple[int, bytes]]  # (step, world) where a cell was first met in this rollout, or met with a higher score, or where they were asked for
+    snapshots: list[Snapshot]  # where a cell was first met in this rollout, or met with a higher score, or where they were asked for
     rooms: np.ndarray  # i32[n]; -1 where the world has no rooms
+    pictures: list[bytes]  # of the steps that were asked for, packed; ends of episodes have none
 
 
 class Recipe(NamedTuple):
     """What a worker is made of."""
 
     world: Callable[[], HostWorld]
-    cell: Callable[[Callable[[str], Any]], bytes]
+    cell: Callable[..., bytes]  # (look, *representation) -> fingerprint
     room: Callable[[Callable[[str], Any]], int] | None
     name: str
 
@@ -52,24 +62,30 @@ def roll(world: HostWorld, recipe: Recipe, job: Job) -> Rolled:
     """Go to where the job starts and act until its actions are used up or the episode ends."""
     world.reset() if job.start is None else world.load(job.start)
     score, best, snapshots = np.float32(job.score), {}, []
-    rewards, cells, rooms = np.zeros(len(job.actions), np.float32), [], []
+    rewards, cells, rooms, pictures = np.zeros(len(job.actions), np.float32), [], [], []
+
+    def kept(t: int) -> Snapshot:
+        return Snapshot(t, world.save(), packed(world.look("grey")) if job.representation else None)
+
     terminated = truncated = False
     for t, action in enumerate(job.actions):
         rewards[t], terminated, truncated = world.step(action)
         score += rewards[t]
         rooms.append(-1 if recipe.room is None else recipe.room(world.look))
         if t + 1 in job.after:
-            snapshots.append((t, world.save()))
+            snapshots.append(kept(t))
         if terminated or truncated:
             cells.append(bytes(8))
             break
-        cell = recipe.cell(world.look)
+        cell = recipe.cell(world.look, *job.representation)
         cells.append(cell)
+        if t in job.looks:
+            pictures.append(packed(world.look("grey")))
         if job.keeps and (cell not in best or score > best[cell]):
             best[cell] = score
-            snapshots.append((t, world.save()))
+            snapshots.append(kept(t))
     fingerprints = np.frombuffer(b"".join(cells), np.uint32).reshape(-1, 2)
-    return Rolled(rewards[: len(cells)], fingerprints, bool(terminated), bool(truncated), snapshots, np.asarray(rooms, np.int32))
+    return Rolled(rewards[: len(cells)], fingerprints, bool(terminated), bool(truncated), snapshots, np.asarray(rooms, np.int32), pictures)
 
 
 def _worker(recipe: bytes, pipe: Any) -> None:
