@@ -5,7 +5,7 @@
 ``dynamic``      the same, of a width, height and depth that are searched for (exploration/representation.py)
 ``observation``  the observation, byte for byte
 ``knowledge``    domain knowledge of a game: Montezuma's Revenge: level, room, keys and other things carried, position in
-                 squares of 16 pixels (arXiv 2004.12919; read from the console's memory); Pitfall: room and position
+                 squares of 16 pixels; Pitfall: room and position (exploration/knowledge.py)
 a dotted path    a function (look) -> whole numbers, as ``look("ram")`` or ``look("info")``
 ``auto``         ``downscaled`` where the world has pictures, else ``observation``
 ===============  ==========================================================================================================
@@ -23,6 +23,7 @@ import numpy as np
 from envs.base import HostEnvironment
 from envs.builder import Refusal, closest, locate
 from exploration.cells import is_picture, shares
+from exploration.knowledge import known_of, read
 
 LEGAL = ("auto", "downscaled", "dynamic", "observation", "knowledge")
 
@@ -39,9 +40,7 @@ def host_cell_function(env: HostEnvironment, cell: str, width: int, height: int,
     if cell == "observation":
         return observed
     if cell == "knowledge":
-        if env.spec.name not in KNOWLEDGE:
-            raise Refusal(f"exploration.cell=knowledge: nothing is known of {env.spec.name!r}{closest(env.spec.name, KNOWLEDGE)}")
-        return functools.partial(numbered, KNOWLEDGE[env.spec.name])
+        return functools.partial(read, known_of(env.spec.name))
     if "." not in cell:
         raise Refusal(f"exploration.cell={cell!r} is not legal here{closest(cell, LEGAL)}; or give the import path of a function of look")
     return functools.partial(numbered, locate(cell, "exploration.cell"))
@@ -85,18 +84,3 @@ def leaves(obs: Any) -> list[np.ndarray]:
 
 def numbered(function: Callable, look: Callable) -> bytes:
     return digest(np.asarray(function(look), np.int64).tobytes())
-
-
-def montezuma(look: Callable) -> tuple[int, ...]:
-    """(level, room, things carried, column and row of the square): from the console's memory (AtariARI, arXiv 1906.08226)."""
-    ram = look("ram")
-    return int(ram[57]), int(ram[3]), int(ram[65]), int(ram[42]) // 8, int(ram[43]) // 16
-
-
-def pitfall(look: Callable) -> tuple[int, ...]:
-    """(room, column and row of the square)."""
-    ram = look("ram")
-    return int(ram[1]), int(ram[97]) // 8, int(ram[105]) // 16
-
-
-KNOWLEDGE = {"montezuma_revenge": montezuma, "pitfall": pitfall}
