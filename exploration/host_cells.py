@@ -3,7 +3,7 @@
 ===============  ==========================================================================================================
 ``downscaled``   the picture, grey, shrunk and cut into steps of brightness, as in ``exploration/cells.py``
 ``dynamic``      the same, of a width, height and depth that are searched for (exploration/representation.py)
-``observation``  the observation, byte for byte
+``observation``  the observation as the world gives it, byte for byte, text included
 ``knowledge``    domain knowledge of a game: Montezuma's Revenge: level, room, keys and other things carried, position in
                  squares of 16 pixels; Pitfall: room and position (exploration/knowledge.py)
 a dotted path    a function (look) -> whole numbers, as ``look("ram")`` or ``look("info")``
@@ -74,12 +74,14 @@ def matrices(shape: tuple[int, int], width: int, height: int) -> tuple[np.ndarra
 
 
 def observed(look: Callable) -> bytes:
-    return digest(b"".join(part.tobytes() for part in leaves(look("obs"))))
+    return digest(b"".join(part.tobytes() for part in leaves(look("seen"))))
 
 
 def leaves(obs: Any) -> list[np.ndarray]:
     """Arrays of an observation, dictionaries by their keys in order."""
-    return [part for key in sorted(obs) for part in leaves(obs[key])] if isinstance(obs, dict) else [np.asarray(obs)]
+    if isinstance(obs, (dict, tuple)):
+        return [part for key in (sorted(obs) if isinstance(obs, dict) else range(len(obs))) for part in leaves(obs[key])]
+    return [np.asarray(obs)]
 
 
 def numbered(function: Callable, look: Callable) -> bytes:
