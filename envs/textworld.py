@@ -4,7 +4,7 @@ An action is a share of the commands that are admissible now, in alphabetic orde
 does something and a game of any size has one action space. A step is paid what it adds to the score; winning and losing terminate. What is observed is text:
 what the game says, the description of the place and what is carried, where the file tells them (.z8 files, beside the .json that they were made with);
 games that are generated here, and .json files, are played without their narrator, and then the text is the facts of the world, sorted. Agents are
-given the text as a bag of hashed words (``envs/observations.py``), archives the text itself. ``info``: what TextWorld tells with each step, as ``look("info")["facts"]``.
+given the text as a bag of hashed words (``envs/observations.py``), archives the text itself, or ``look("info")["facts"]``.
 """
 
 from __future__ import annotations

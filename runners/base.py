@@ -82,6 +82,7 @@ class HostExplorer(NamedTuple):
     grow: Callable[[PyTree, str], PyTree]
     cell: Callable  # (look, *representation) -> fingerprint of 8 bytes
     workers: int | None
+    cluster: str | None  # of Ray, where the workers are; None: processes of this machine
     explore_steps: int
     spec: Spec
     steps_per_iteration: int

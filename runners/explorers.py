@@ -1,6 +1,7 @@
-"""Worker processes that make whole rollouts in worlds of their own: nothing is random in them, so who makes a rollout, and when, changes nothing.
+"""Workers that make whole rollouts in worlds of their own: nothing is random in them, so who makes a rollout, where, and when, changes nothing.
 
-A worker that dies is replaced and its rollout made again; only when the same rollout kills three workers, the run ends.
+Workers are processes of this machine, or actors of a Ray cluster (``runners/ray_workers.py``). One that dies is replaced and its rollout made again;
+only when the same rollout kills three workers, the run ends.
 """
 
 from __future__ import annotations
@@ -88,43 +89,30 @@ def roll(world: HostWorld, recipe: Recipe, job: Job) -> Rolled:
     return Rolled(rewards[: len(cells)], fingerprints, bool(terminated), bool(truncated), snapshots, np.asarray(rooms, np.int32), pictures)
 
 
-def _worker(recipe: bytes, pipe: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    recipe = cloudpickle.loads(recipe)
-    world = None
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:  # the main process is gone
-            return
-        if job is None:
-            return
-        try:
-            world = world or recipe.world()
-            answer = True, roll(world, recipe, job)
-        except Exception as error:  # whatever a world raises
-            answer = False, f"{type(error).__name__}: {error}"
-        pipe.send(answer)
+class Lost(Exception):
+    """A worker died."""
+
+
+class Crew(NamedTuple):
+    """Where workers live. ``take`` and ``give`` raise Lost."""
+
+    start: Callable[[], Any]  # -> a worker
+    give: Callable[[Any, Job], None]
+    ready: Callable[[list[Any]], list[int]]  # workers that have jobs -> the places of some that may be taken from; waits
+    take: Callable[[Any], tuple[bool, Any]]  # -> (True, Rolled) or (False, what the world said)
+    bury: Callable[[Any], None]  # a worker that died
+    close: Callable[[list[Any]], None]
 
 
 class Explorers:
-    """``workers`` processes; 0: this process makes the rollouts."""
+    """``number`` workers of a crew, processes where none is given; 0: this process makes the rollouts."""
 
-    def __init__(self, recipe: Recipe, workers: int):
-        self.recipe, self._pickled = recipe, cloudpickle.dumps(recipe)
-        self._context = multiprocessing.get_context("forkserver")  # a fork of this process, which runs jax's threads, might hang
-        self._context.set_forkserver_preload(["runners.explorers"])
+    def __init__(self, recipe: Recipe, number: int, crew: Crew | None = None):
+        self.recipe = recipe
         self._world: HostWorld | None = None
         self.replaced = 0  # workers that died
-        self._workers = [self._start() for _ in range(workers)]
-
-    def _start(self) -> tuple[Any, Any]:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_worker, args=(self._pickled, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        return ours, process
+        self._crew = crew or processes(recipe)
+        self._workers = [self._crew.start() for _ in range(number)]
 
     def run(self, jobs: Sequence[Job]) -> list[Rolled]:
         """All of them, in their order. Raises Failure when a world does."""
@@ -139,30 +127,30 @@ class Explorers:
             attempts[job] += 1
             at[number] = job
             try:
-                self._workers[number][0].send(jobs[job])
-            except (BrokenPipeError, ConnectionResetError):
+                self._crew.give(self._workers[number], jobs[job])
+            except Lost:
                 lost(number)
 
         def lost(number: int) -> None:
             job = at.pop(number)
-            self._workers[number][0].close()
+            self._crew.bury(self._workers[number])
             if attempts[job] == ATTEMPTS:
                 raise Failure(f"{ATTEMPTS} worker processes of the world {self.recipe.name} died of the same rollout; were they killed for memory?")
             self.replaced += 1
-            self._workers[number] = self._start()
+            self._workers[number] = self._crew.start()
             waiting.append(job)
             give(number)
 
         for number in range(min(len(self._workers), len(jobs))):
             give(number)
         while at:
-            for pipe in wait([self._workers[number][0] for number in at]):
-                number = next(n for n in at if self._workers[n][0] is pipe)
+            busy = list(at)
+            for number in [busy[place] for place in self._crew.ready([self._workers[number] for number in busy])]:
                 try:
-                    good, answer = pipe.recv()
-                except (EOFError, ConnectionResetError):
+                    good, answer = self._crew.take(self._workers[number])
+                except Lost:
                     lost(number)
-                    break  # the pipes that were waited for are not all there any more
+                    continue
                 if not good:
                     raise Failure(f"the world {self.recipe.name}: {answer}")
                 found[at.pop(number)] = answer
@@ -171,7 +159,67 @@ class Explorers:
         return found
 
     def close(self) -> None:
-        for pipe, process in self._workers:
+        self._crew.close(self._workers)
+        self._workers = []
+
+
+def answered(world: HostWorld | None, recipe: Recipe, job: Job) -> tuple[HostWorld | None, tuple[bool, Any]]:
+    """(the worker's world, made if there was none; what it answers)."""
+    try:
+        world = world or recipe.world()
+        return world, (True, roll(world, recipe, job))
+    except Exception as error:  # whatever a world raises
+        return world, (False, f"{type(error).__name__}: {error}")
+
+
+# --- processes of this machine -----------------------------------------------------------------------------------------
+
+
+def _worker(recipe: bytes, pipe: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    recipe, world = cloudpickle.loads(recipe), None
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:  # the main process is gone
+            return
+        if job is None:
+            return
+        world, answer = answered(world, recipe, job)
+        pipe.send(answer)
+
+
+def processes(recipe: Recipe) -> Crew:
+    pickled = cloudpickle.dumps(recipe)
+    context = multiprocessing.get_context("forkserver")  # a fork of this process, which runs jax's threads, might hang
+    context.set_forkserver_preload(["runners.explorers"])
+
+    def start():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_worker, args=(pickled, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
+
+    def give(worker, job):
+        try:
+            worker[0].send(job)
+        except (BrokenPipeError, ConnectionResetError):
+            raise Lost from None
+
+    def ready(workers):
+        heard = wait([pipe for pipe, _ in workers])
+        return [place for place, (pipe, _) in enumerate(workers) if pipe in heard]
+
+    def take(worker):
+        try:
+            return worker[0].recv()
+        except (EOFError, ConnectionResetError):
+            raise Lost from None
+
+    def close(workers):
+        for pipe, process in workers:
             try:
                 pipe.send(None)
             except OSError:
@@ -179,4 +227,5 @@ class Explorers:
             process.join(2)
             if process.is_alive():
                 process.kill()
-        self._workers = []
+
+    return Crew(start, give, ready, take, lambda worker: worker[0].close(), close)

@@ -26,6 +26,7 @@ from runners.dynamic_cells import Dynamic, beginning, due, looks, random, search
 from runners.dynamic_cells import told as told_cells
 from runners.explorers import Explorers, Job, Recipe, Rolled, Snapshot
 from runners.go_explore import Exploring
+from runners.ray_workers import installed, ray_workers
 
 START_OF_WORLD = -1  # the number of the snapshot that nobody needs
 
@@ -41,12 +42,14 @@ class Chosen(NamedTuple):
     actions: jax.Array  # [T, L, ...]
 
 
-def host_go_explore(env: HostEnvironment, pieces: Exploring, explore_steps: int, workers: int | None) -> HostExplorer:
-    """Raises Refusal for worlds that no worker can put back, and for agents that look before they act."""
+def host_go_explore(env: HostEnvironment, pieces: Exploring, explore_steps: int, workers: int | None, cluster: str | None = None) -> HostExplorer:
+    """Raises Refusal for worlds that no worker can put back, for agents that look before they act, and for a cluster without Ray."""
     spec, agent, archive = pieces.spec, pieces.agent, pieces.archive
     lanes = spec.lanes
     if env.single is None:
         raise Refusal(f"runner=go_explore returns to states, and the world {spec.name!r} cannot be put back ({env.unsaved or 'no single world'})")
+    if cluster is not None:
+        installed()
     if agent.learns_from != "anything":
         raise Refusal("on worlds of the host Go-Explore explores with agent=repeated_random or agent=random: workers make whole rollouts without the network")
 
@@ -78,7 +81,7 @@ def host_go_explore(env: HostEnvironment, pieces: Exploring, explore_steps: int,
         return state, metrics
 
     return HostExplorer(
-        init, choose, merge, pieces.full, pieces.grow, archive.on_host(env), workers, explore_steps, spec, lanes * explore_steps, env, agent, archive
+        init, choose, merge, pieces.full, pieces.grow, archive.on_host(env), workers, cluster, explore_steps, spec, lanes * explore_steps, env, agent, archive
     )  # fmt: skip
 
 
@@ -168,8 +171,12 @@ class ExplorerBatch:
     def workers(self) -> Explorers:
         if self._explorers is None:
             runner, env = self.runner, self.runner.env
-            number = devices.cores() if runner.workers is None else runner.workers
-            self._explorers = Explorers(Recipe(env.single, runner.cell, env.rooms, runner.spec.name), number)
+            recipe, number = Recipe(env.single, runner.cell, env.rooms, runner.spec.name), runner.workers
+            if runner.cluster is not None and number != 0:
+                crew, number = ray_workers(recipe, runner.cluster, number, devices.cores())
+                self._explorers = Explorers(recipe, number, crew)
+            else:
+                self._explorers = Explorers(recipe, devices.cores() if number is None else number)
         return self._explorers
 
     def run(self, start: int, count: int, total: int) -> None:

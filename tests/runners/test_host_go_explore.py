@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -199,3 +200,22 @@ def test_two_members_differ():
     batch = run_of([*KNOWN, "seeds=2", "runner.workers=0"], 2)
     first, second = (jax.tree.map(lambda x, i=i: x[i], batch.snapshot()[0].archive.tree.actions) for i in range(2))
     assert not np.array_equal(first, second)
+
+
+@pytest.mark.medium
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_actors_of_a_ray_cluster_make_the_same_archive_also_when_one_dies(alone):
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed (requirements-ray.lock)")
+    batch, _ = batch_of([*KNOWN, "runner.cluster=local", "runner.workers=2", "seeds=1"], "auto")
+    try:
+        batch.start()
+        batch.run(0, 6, 100)
+        ray = importlib.import_module("ray")
+        os.kill(ray.get(batch.workers()._workers[1]["actor"].process.remote()), signal.SIGKILL)
+        batch.run(6, 6, 100)
+        assert batch.workers().replaced == 1
+        equal(cells_of(batch.snapshot()), cells_of(alone.snapshot()))
+        assert batch.host_snapshot() == alone.host_snapshot()
+    finally:
+        batch.close()
