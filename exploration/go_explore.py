@@ -33,7 +33,7 @@ from exploration.host_cells import host_cell_function
 from exploration.knowledge import Weights, known_of, weighted
 from exploration.laws.play import expect
 from exploration.representation import Search
-from exploration.trajectories import Trail, Trajectories, append, trajectories, walk
+from exploration.trajectories import Trail, Trajectories, append, narrow, trajectories, walk
 from exploration.trajectories import grow as grow_trajectories
 
 END, START = 0, 1  # the first two cells
@@ -172,7 +172,7 @@ def go_explore(
             kept=kept,
             **counters,
             size=jnp.int32(2),
-            tree=trajectories(power_of_two(max(capacity // 16, 2 * number)), actions),
+            tree=trajectories(power_of_two(max(capacity // 16, 2 * number)), actions, narrow(spec.action, actions.dtype)),
             best=jnp.int32(START),
             **scratch(places),
         )
