@@ -122,7 +122,7 @@ class HostWorld(NamedTuple):
     step: Callable[[Any], tuple[float, bool, bool]]  # action -> (reward, terminated, truncated)
     save: Callable[[], bytes]  # all that decides how it goes on
     load: Callable[[bytes], None]  # what is seen is stale until the next step
-    look: Callable[[str], Any]  # "grey" u8[rows, columns], "obs", "info", or what else it has (an Atari game: "ram" u8[128])
+    look: Callable[[str], Any]  # "grey" u8[rows, columns], "obs", "seen" (as the world gives it), "info", or what else it has (an Atari game: "ram" u8[128])
 
 
 class HostEnvironment(NamedTuple):

@@ -251,6 +251,7 @@ EXTRAS = {
     "dm_control": "control",
     "gymnasium_robotics": "robotics",
     "minari": "offline",
+    "textworld": "textworld",
 }
 
 

@@ -52,6 +52,8 @@ def single(make: Callable[[], gymnasium.Env], convert: Callable[[Any], Any], sav
             return env.unwrapped
         if what == "picture":
             raise KeyError(what)
+        if what == "seen":
+            return seen["obs"]
         obs = convert(seen["obs"])
         return obs if what == "obs" else np.rint(np.asarray(obs, np.float32).mean(axis=-1)).astype(np.uint8)
 

@@ -7,7 +7,7 @@ their state is saved instead:
 ===============  ==========================================================================================================
 ``ALEInterface`` its system state, random generator included (ale-py)
 ``MjData``       its arrays and the time (mujoco); those of contacts and constraints are made anew by the next step
-``MjModel``      nothing: it does not change
+``MjModel``      nothing: it does not change; so also TextWorld's ``Game``, its knowledge and logic
 ``Physics``      both of dm_control's: its data, and those arrays of its model that an episode may change (a target's place)
 ===============  ==========================================================================================================
 
@@ -77,12 +77,21 @@ def _load_physics(physics: Any, state: tuple[dict[str, Any], dict[str, np.ndarra
 
 _PLACED = ("geom_pos", "geom_quat", "geom_size", "geom_rgba", "site_pos", "site_size", "body_pos", "body_quat", "qpos0", "dof_damping", "mat_rgba")
 
+FIXED = Handle(lambda found: None, lambda found, state: None)
 HANDLES: dict[str, Handle] = {
     "ALEInterface": Handle(lambda ale: ale.cloneSystemState(), lambda ale, state: ale.restoreSystemState(state)),
     "MjData": Handle(_save_mujoco, _load_mujoco),
-    "MjModel": Handle(lambda model: None, lambda model, state: None),
+    "MjModel": FIXED,
     "Physics": Handle(_save_physics, _load_physics),
+    **dict.fromkeys(("textworld.generator.game.Game", "textworld.generator.inform7.world2inform7.Inform7Game"), FIXED),
+    **dict.fromkeys(("textworld.generator.data.KnowledgeBase", "textworld.logic.GameLogic"), FIXED),
 }
+
+
+def handle_of(found: Any) -> Handle | None:
+    """By the name of its class, or by its module and name where the name is a common one."""
+    kind = type(found)
+    return HANDLES.get(kind.__name__) or HANDLES.get(f"{kind.__module__}.{kind.__name__}")
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -97,7 +106,7 @@ class _Pickler(cloudpickle.Pickler):
     def persistent_id(self, found: Any) -> Any:
         if isinstance(found, gymnasium.Env):
             return next((("layer", n) for n, layer in enumerate(self._layers) if layer is found), None)
-        handle = HANDLES.get(type(found).__name__)
+        handle = handle_of(found)
         if handle is None:
             return None
         number = next((n for n, known in enumerate(self.handles) if known is found), None)
@@ -121,7 +130,7 @@ class _Unpickler(pickle.Unpickler):
             return self._layers[state]
         handle = self._handles[number]
         if state is not None:
-            HANDLES[type(handle).__name__].load(handle, state[0])
+            handle_of(handle).load(handle, state[0])
         return handle
 
 

@@ -124,7 +124,8 @@ class Archive(NamedTuple):
     best: Callable[[PyTree, int], tuple[jax.Array, jax.Array]]  # (state, longest) -> (actions [longest, ...] to the best score, how many)
     report: Callable[[PyTree], dict]  # state -> scalar metrics (cells, best score)
     weights: Callable[[PyTree], jax.Array]  # state -> f32[C]; in proportion to which cells are chosen
-    on_host: Callable[[HostEnvironment], Callable] | None = None  # -> function (look of a HostWorld) -> the cell's fingerprint, 8 bytes
+    on_host: Callable[[HostEnvironment], Callable] | None = None  # -> function (look of a HostWorld, *representation) -> the cell's fingerprint, 8 bytes
+    search: PyTree = None  # when and how hard representations are searched for (exploration/representation.py); None: cells stay what they are
 
 
 class Goals(NamedTuple):

@@ -26,6 +26,7 @@ from exploration.hash_table import hash_observation
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, of red, green and blue
 NEEDS = {"state": "state_id", "position": "position"}  # keys of info
 LEGAL = ("auto", "state", "observation", "position", "downscaled")
+ON_HOST = ("dynamic", "knowledge")  # exploration/host_cells.py
 SMALLEST = 32  # pictures with a side below are told apart as they are
 
 
@@ -46,6 +47,8 @@ def cell_function(spec: Spec, cell: str, width: int, height: int, depth: int) ->
             return hash_observation(downscale(t.next_obs, min(width, columns), min(height, rows), depth), t.next_obs.ndim - 3)
 
         return shrunk
+    if cell in ON_HOST:
+        raise Refusal(f"exploration.cell={cell} is for worlds on the host, as env=atari env.sticky=0; here: {', '.join(LEGAL)}, or an import path")
     if "." not in cell and cell not in LEGAL:
         raise Refusal(f"exploration.cell={cell!r} is not legal{closest(cell, LEGAL)}; or give the import path of a function transition -> key")
     identify, _ = key_function(spec, cell, "exploration.cell")

@@ -24,14 +24,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.base import Lanes, Spec
-from envs.builder import FLAG, NON_NEGATIVE, POSITIVE, Choice, Integer, Refusal, Text, options
+from envs.builder import FLAG, FRACTION, NON_NEGATIVE, POSITIVE, Choice, Integer, Refusal, Text, options
 from exploration.base import Archive, Explored, Starts
 from exploration.cells import cell_function
 from exploration.hash_table import EMPTY, HashTable, hash_table
 from exploration.hash_table import insert as find_or_add
 from exploration.host_cells import host_cell_function
+from exploration.knowledge import Weights, known_of, weighted
 from exploration.laws.play import expect
-from exploration.trajectories import Trail, Trajectories, append, trajectories, walk
+from exploration.representation import Search
+from exploration.trajectories import Trail, Trajectories, append, narrow, trajectories, walk
 from exploration.trajectories import grow as grow_trajectories
 
 END, START = 0, 1  # the first two cells
@@ -66,7 +68,7 @@ class Cells(NamedTuple):
 
 
 @options(
-    cell=Text("auto, state, observation, position, downscaled, or the import path of a function transition -> key"),
+    cell=Text("auto, state, observation, position, downscaled, dynamic, knowledge, or the import path of a function transition -> key"),
     width=Integer(1, 1024),
     height=Integer(1, 1024),
     depth=Integer(1, 255),
@@ -75,12 +77,23 @@ class Cells(NamedTuple):
     chosen_since_new_weight=NON_NEGATIVE,
     actions_weight=NON_NEGATIVE,
     high_score_weight=NON_NEGATIVE,
+    horizontal_weight=NON_NEGATIVE,
+    vertical_weight=NON_NEGATIVE,
+    fewer_weight=NON_NEGATIVE,
+    more_weight=NON_NEGATIVE,
+    low_level_weight=FRACTION,
     power=NON_NEGATIVE,
     offset=POSITIVE,
     base=NON_NEGATIVE,
     reset_on_update=FLAG,
     lucky=FLAG,
     best=Choice(("score", "end")),
+    first_search=Integer(1),
+    search_every=Integer(1),
+    search_above=Integer(1),
+    search_iterations=Integer(1, 10**6),
+    search_frames=Integer(2, 10**6),
+    frame_rate=FRACTION,
     capacity=Integer(1, 2**28),
 )
 def go_explore(
@@ -95,12 +108,23 @@ def go_explore(
     chosen_since_new_weight: float = 0.0,
     actions_weight: float = 0.0,
     high_score_weight: float = 0.0,
+    horizontal_weight: float = 0.0,
+    vertical_weight: float = 0.0,
+    fewer_weight: float = 0.0,
+    more_weight: float = 0.0,
+    low_level_weight: float = 1.0,
     power: float = 0.5,
     offset: float = 1.0,
     base: float = 0.0,
     reset_on_update: bool = True,
     lucky: bool = False,
     best: str = "score",
+    first_search: int = 10_000,
+    search_every: int = 10_000_000,
+    search_above: int = 50_000,
+    search_iterations: int = 3000,
+    search_frames: int = 10_000,
+    frame_rate: float = 0.01,
     capacity: int = 2**14,
 ) -> Archive:
     """The archive; for ``runner=go_explore``.
@@ -109,12 +133,16 @@ def go_explore(
       cell: what a cell is; see ``exploration/cells.py``.
       width, height, depth: of downscaled pictures.
       seen_weight, chosen_weight, chosen_since_new_weight, actions_weight, high_score_weight, power, offset, base: see the module docstring.
+      horizontal_weight, vertical_weight, fewer_weight, more_weight, low_level_weight: of ``cell=knowledge``, see ``exploration/knowledge.py``.
       reset_on_update: counters of accepted cells start anew.
       lucky: allow worlds that are not deterministic; the archive then keeps outcomes that were luck, and trajectories do not replay.
       best: which trajectory is evaluated and exported: "score", the one with the highest score, wherever it leads; "end", the best that ended an episode.
+      first_search, search_every, search_above, search_iterations, search_frames, frame_rate: of ``cell=dynamic``, see ``exploration/representation.py``:
+        agent steps until the first search and between searches, cells above which it searches sooner, representations tried, frames that it
+        looks at, and the probability that a step's is one of them.
       capacity: cells that there is room for at first; it doubles when a batch might not find room.
 
-    Raises Refusal for a world that is not deterministic, unless ``lucky``.
+    Raises Refusal for a world that is not deterministic, unless ``lucky``, and for weights of knowledge without it.
     """
     if not (spec.deterministic or lucky):
         what = f"Go-Explore returns to states and replays trajectories, and the world {spec.name!r} is not deterministic, so a cell would keep what was luck"
@@ -122,6 +150,11 @@ def go_explore(
     identify = functools.cache(lambda: cell_function(spec, cell, width, height, depth))
     if not spec.on_host:
         identify()  # refuses
+    knowledge = Weights(horizontal_weight, vertical_weight, fewer_weight, more_weight, low_level_weight)
+    if knowledge.matter() and cell != "knowledge":
+        names = ", ".join(f"{name}_weight" for name in Weights._fields)
+        raise Refusal(f"exploration.cell={cell}: the weights of domain knowledge ({names}) are for cells with a place; use exploration.cell=knowledge")
+    known = known_of(spec.name) if knowledge.matter() else None
     weight = dict(zip(COUNTERS, (seen_weight, chosen_weight, chosen_since_new_weight, actions_weight), strict=True))
 
     def init(key, inputs):
@@ -139,7 +172,7 @@ def go_explore(
             kept=kept,
             **counters,
             size=jnp.int32(2),
-            tree=trajectories(power_of_two(max(capacity // 16, 2 * number)), actions),
+            tree=trajectories(power_of_two(max(capacity // 16, 2 * number)), actions, narrow(spec.action, actions.dtype)),
             best=jnp.int32(START),
             **scratch(places),
         )
@@ -156,6 +189,8 @@ def go_explore(
             order = jnp.argsort(jnp.where(there, -state.score, jnp.inf))
             rank = jnp.zeros_like(at).at[order].set(at) + 1
             total += high_score_weight * jax.lax.rsqrt(rank.astype(jnp.float32))
+        if known:
+            total = weighted(known, knowledge, state.table, state.keys, there & (at != START), total)
         return jnp.where(there, total, 0.0)
 
     def select(state: Cells, key, number: int):
@@ -268,7 +303,11 @@ def go_explore(
             "dropped": state.table.dropped,
         }
 
-    return Archive(init, select, insert, full, grow, leading, report, weights, lambda env: host_cell_function(env, cell, width, height, depth))
+    searched = Search(first_search, search_every, search_above, search_iterations, search_frames, frame_rate, reset_on_update, best == "score")
+    return Archive(
+        init, select, insert, full, grow, leading, report, weights, lambda env: host_cell_function(env, cell, width, height, depth),
+        search=searched if cell == "dynamic" else None,
+    )  # fmt: skip
 
 
 def power_of_two(least: int) -> int:

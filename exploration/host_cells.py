@@ -2,9 +2,10 @@
 
 ===============  ==========================================================================================================
 ``downscaled``   the picture, grey, shrunk and cut into steps of brightness, as in ``exploration/cells.py``
-``observation``  the observation, byte for byte
+``dynamic``      the same, of a width, height and depth that are searched for (exploration/representation.py)
+``observation``  the observation as the world gives it, byte for byte, text included
 ``knowledge``    domain knowledge of a game: Montezuma's Revenge: level, room, keys and other things carried, position in
-                 squares of 16 pixels (arXiv 2004.12919; read from the console's memory); Pitfall: room and position
+                 squares of 16 pixels; Pitfall: room and position (exploration/knowledge.py)
 a dotted path    a function (look) -> whole numbers, as ``look("ram")`` or ``look("info")``
 ``auto``         ``downscaled`` where the world has pictures, else ``observation``
 ===============  ==========================================================================================================
@@ -22,8 +23,9 @@ import numpy as np
 from envs.base import HostEnvironment
 from envs.builder import Refusal, closest, locate
 from exploration.cells import is_picture, shares
+from exploration.knowledge import known_of, read
 
-LEGAL = ("auto", "downscaled", "observation", "knowledge")
+LEGAL = ("auto", "downscaled", "dynamic", "observation", "knowledge")
 
 
 def host_cell_function(env: HostEnvironment, cell: str, width: int, height: int, depth: int) -> Callable[[Callable[[str], Any]], bytes]:
@@ -31,16 +33,14 @@ def host_cell_function(env: HostEnvironment, cell: str, width: int, height: int,
     pictured = is_picture(env.spec.observation)
     if cell == "auto":
         cell = "downscaled" if pictured else "observation"
-    if cell == "downscaled":
+    if cell in ("downscaled", "dynamic"):
         if not pictured:
-            raise Refusal(f"exploration.cell=downscaled shrinks pictures, and the observations of {env.spec.name!r} are none; use exploration.cell=observation")
-        return functools.partial(downscaled, (width, height, depth))
+            raise Refusal(f"exploration.cell={cell} shrinks pictures, and the observations of {env.spec.name!r} are none; use exploration.cell=observation")
+        return dynamic if cell == "dynamic" else functools.partial(downscaled, (width, height, depth))
     if cell == "observation":
         return observed
     if cell == "knowledge":
-        if env.spec.name not in KNOWLEDGE:
-            raise Refusal(f"exploration.cell=knowledge: nothing is known of {env.spec.name!r}{closest(env.spec.name, KNOWLEDGE)}")
-        return functools.partial(numbered, KNOWLEDGE[env.spec.name])
+        return functools.partial(read, known_of(env.spec.name))
     if "." not in cell:
         raise Refusal(f"exploration.cell={cell!r} is not legal here{closest(cell, LEGAL)}; or give the import path of a function of look")
     return functools.partial(numbered, locate(cell, "exploration.cell"))
@@ -53,6 +53,11 @@ def digest(data: bytes) -> bytes:
 def downscaled(sizes: tuple[int, int, int], look: Callable) -> bytes:
     grey = look("grey")
     return digest(shrink(grey, *sizes).tobytes())
+
+
+def dynamic(look: Callable, width: int = 0, height: int = 0, depth: int = 0) -> bytes:
+    """The cell under the present representation; before there is one, everything is one cell."""
+    return downscaled((width, height, depth), look) if width else digest(b"")
 
 
 def shrink(grey: np.ndarray, width: int, height: int, depth: int) -> np.ndarray:
@@ -69,28 +74,15 @@ def matrices(shape: tuple[int, int], width: int, height: int) -> tuple[np.ndarra
 
 
 def observed(look: Callable) -> bytes:
-    return digest(b"".join(part.tobytes() for part in leaves(look("obs"))))
+    return digest(b"".join(part.tobytes() for part in leaves(look("seen"))))
 
 
 def leaves(obs: Any) -> list[np.ndarray]:
     """Arrays of an observation, dictionaries by their keys in order."""
-    return [part for key in sorted(obs) for part in leaves(obs[key])] if isinstance(obs, dict) else [np.asarray(obs)]
+    if isinstance(obs, (dict, tuple)):
+        return [part for key in (sorted(obs) if isinstance(obs, dict) else range(len(obs))) for part in leaves(obs[key])]
+    return [np.asarray(obs)]
 
 
 def numbered(function: Callable, look: Callable) -> bytes:
     return digest(np.asarray(function(look), np.int64).tobytes())
-
-
-def montezuma(look: Callable) -> tuple[int, ...]:
-    """(level, room, things carried, column and row of the square): from the console's memory (AtariARI, arXiv 1906.08226)."""
-    ram = look("ram")
-    return int(ram[57]), int(ram[3]), int(ram[65]), int(ram[42]) // 8, int(ram[43]) // 16
-
-
-def pitfall(look: Callable) -> tuple[int, ...]:
-    """(room, column and row of the square)."""
-    ram = look("ram")
-    return int(ram[1]), int(ram[97]) // 8, int(ram[105]) // 16
-
-
-KNOWLEDGE = {"montezuma_revenge": montezuma, "pitfall": pitfall}

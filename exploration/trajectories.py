@@ -1,16 +1,18 @@
 """Trajectories as a tree: every row holds the actions of one rollout and says where it began, so a way shared by many is stored once.
 
 A ``Trail`` is a place in the tree: the first ``steps`` actions of row ``row``, after everything that row came from. Row -1 is the world's own
-start. Nothing is ever changed or removed; ``grow`` doubles the rows.
+start. Nothing is ever changed or removed; ``grow`` doubles the rows. Numbers of actions are stored in as few bytes as hold them: one byte for each step of a
+rollout that was accepted somewhere, which is what decides how much memory a long run takes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium import spaces
 
 
 class Trail(NamedTuple):
@@ -22,15 +24,27 @@ class Trail(NamedTuple):
 
 
 class Trajectories(NamedTuple):
-    actions: jax.Array  # [R, T, ...]
+    actions: jax.Array  # [R, T, ...]; of Discrete spaces u8 or u16, where that holds them
     parent_row: jax.Array  # i32[R]
     parent_steps: jax.Array  # i32[R]
     rows: jax.Array  # i32[]; in use
 
 
-def trajectories(rows: int, actions: jax.Array) -> Trajectories:
-    """An empty tree; ``actions`` [T, ...] have the shape and dtype of a rollout's."""
-    return Trajectories(jnp.zeros((rows, *actions.shape), actions.dtype), jnp.full(rows, -1, jnp.int32), jnp.zeros(rows, jnp.int32), jnp.int32(0))
+def narrow(space: spaces.Space, dtype: Any) -> Any:
+    """The dtype that actions of ``space`` are stored with; ``dtype`` is what they come with."""
+    if not isinstance(space, spaces.Discrete) or space.start < 0:
+        return dtype
+    return next((kind for kind in (jnp.uint8, jnp.uint16) if space.start + space.n - 1 <= jnp.iinfo(kind).max), dtype)
+
+
+def wide(dtype: Any) -> Any:
+    """The dtype that actions stored as ``dtype`` are given back with."""
+    return np.int32 if jnp.issubdtype(dtype, jnp.unsignedinteger) else dtype
+
+
+def trajectories(rows: int, actions: jax.Array, dtype: Any = None) -> Trajectories:
+    """An empty tree; ``actions`` [T, ...] have the shape of a rollout's and its dtype, or are stored as ``dtype``."""
+    return Trajectories(jnp.zeros((rows, *actions.shape), dtype or actions.dtype), jnp.full(rows, -1, jnp.int32), jnp.zeros(rows, jnp.int32), jnp.int32(0))
 
 
 def append(tree: Trajectories, actions: jax.Array, parents: Trail, wanted: jax.Array) -> tuple[Trajectories, jax.Array]:
@@ -38,7 +52,7 @@ def append(tree: Trajectories, actions: jax.Array, parents: Trail, wanted: jax.A
     capacity = tree.parent_row.shape[0]
     rows = jnp.where(wanted, tree.rows + jnp.cumsum(wanted, dtype=jnp.int32) - 1, capacity)
     return Trajectories(
-        tree.actions.at[rows].set(actions, mode="drop"),
+        tree.actions.at[rows].set(actions.astype(tree.actions.dtype), mode="drop"),
         tree.parent_row.at[rows].set(parents.row, mode="drop"),
         tree.parent_steps.at[rows].set(parents.steps, mode="drop"),
         tree.rows + jnp.sum(wanted, dtype=jnp.int32),
@@ -58,10 +72,10 @@ def walk(tree: Trajectories, row: jax.Array, steps: jax.Array, length: jax.Array
     def back(carry):
         row, steps, end, actions = carry
         at = jnp.where(time < steps, end - steps + time, longest)
-        actions = actions.at[jnp.where(at < 0, longest, at)].set(tree.actions[row], mode="drop")
+        actions = actions.at[jnp.where(at < 0, longest, at)].set(tree.actions[row].astype(wide(tree.actions.dtype)), mode="drop")
         return tree.parent_row[row], tree.parent_steps[row], end - steps, actions
 
-    empty = jnp.zeros((longest, *tree.actions.shape[2:]), tree.actions.dtype)
+    empty = jnp.zeros((longest, *tree.actions.shape[2:]), wide(tree.actions.dtype))
     return jax.lax.while_loop(lambda carry: carry[0] >= 0, back, (row, steps, length, empty))[3]
 
 
@@ -71,4 +85,4 @@ def walked(actions: np.ndarray, parent_row: np.ndarray, parent_steps: np.ndarray
     while row >= 0:
         parts.append(actions[row, :steps])
         row, steps = int(parent_row[row]), int(parent_steps[row])
-    return np.concatenate(parts[::-1]) if parts else actions[0, :0]
+    return (np.concatenate(parts[::-1]) if parts else actions[0, :0]).astype(wide(actions.dtype))

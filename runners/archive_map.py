@@ -10,31 +10,32 @@ from pathlib import Path
 from envs.base import HostWorld
 from envs.builder import Refusal
 from exploration.go_explore import NEVER, START, Cells
+from exploration.knowledge import KNOWLEDGE, PYRAMID
 from runners.base import HostExplorer
 
-PYRAMID = {"montezuma_revenge": (3, 5, 7, 9)}  # rooms of each row, numbered from the top left; rows are centred
-PLACE = {"montezuma_revenge": (3, 42, 43), "pitfall": (1, 97, 105)}  # room, column, row in the console's memory (AtariARI, arXiv 1906.08226)
+PYRAMIDS = {"montezuma_revenge": PYRAMID}
 SIDE, BOTTOM, TOP = 160, 128, 256  # of a room, in the units of the console: its width, and its rows, counted from below
 
 
 def places_of(cells: Cells, host: bytes, member: int, runner: HostExplorer) -> dict[int, tuple[int, int, int]]:
     """Cell -> (room, column, row), read from the memory of the emulators that the archive keeps."""
-    if runner.spec.name not in PLACE:
-        raise Refusal(f"which=map is for games whose rooms are known ({', '.join(PLACE)}); report draws where the members of other worlds were")
-    worlds, _, _ = pickle.loads(host)[member]
+    known = KNOWLEDGE.get(runner.spec.name)
+    if known is None:
+        raise Refusal(f"which=map is for games whose rooms are known ({', '.join(KNOWLEDGE)}); report draws where the members of other worlds were")
+    worlds = pickle.loads(host)[member][0]
     world: HostWorld = runner.env.single()
     found = {}
     for i in range(int(cells.size)):
         number = int(cells.kept.world[i])
         if i != START and number in worlds and cells.length[i] != NEVER:
             world.load(zlib.decompress(worlds[number]))
-            found[i] = tuple(int(world.look("ram")[at]) for at in PLACE[runner.spec.name])
+            found[i] = tuple(int(world.look("ram")[at]) for at in (known.room, known.x, known.y))
     return found
 
 
 def corner(name: str, room: int) -> tuple[float, float]:
     """Where a room is drawn, in rooms from the left and from the top."""
-    rows = PYRAMID.get(name)
+    rows = PYRAMIDS.get(name)
     if rows is None:
         return room % 16, room // 16
     first = 0
@@ -71,7 +72,7 @@ def draw(out: Path, cells: Cells, places: dict[int, tuple[int, int, int]], name:
     rooms = sorted({room for room, _, _ in places.values()})
     spots = {i: (corner(name, r)[0] + x / SIDE, corner(name, r)[1] + (TOP - max(y, BOTTOM)) / (TOP - BOTTOM)) for i, (r, x, y) in places.items()}
     figure, axes = pyplot.subplots(figsize=(12, 6), layout="constrained")
-    for room in range(sum(PYRAMID[name])) if name in PYRAMID else rooms:
+    for room in range(sum(PYRAMIDS[name])) if name in PYRAMIDS else rooms:
         left, top = corner(name, room)
         axes.add_patch(pyplot.Rectangle((left, top), 1, 1, fill=room in rooms, facecolor="#f2f2f2", edgecolor="#999999", linewidth=0.8, zorder=0))
         axes.text(left + 0.04, top + 0.12, str(room), fontsize=8, color="#333333" if room in rooms else "#bbbbbb")
@@ -80,7 +81,7 @@ def draw(out: Path, cells: Cells, places: dict[int, tuple[int, int, int]], name:
     order = sorted(places, key=lambda i: cells.score[i])
     dots = axes.scatter(*zip(*(spots[i] for i in order), strict=True), c=[cells.score[i] for i in order], s=5, cmap="viridis", zorder=2)
     figure.colorbar(dots, ax=axes, label="score of the cell", shrink=0.7)
-    columns, depth = (max(PYRAMID[name]), len(PYRAMID[name])) if name in PYRAMID else (16, rooms[-1] // 16 + 1)
+    columns, depth = (max(PYRAMIDS[name]), len(PYRAMIDS[name])) if name in PYRAMIDS else (16, rooms[-1] // 16 + 1)
     axes.set(xlim=(-0.05, columns + 0.05), ylim=(depth + 0.05, -0.05), xticks=[], yticks=[], aspect=0.75, title=title)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)

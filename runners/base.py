@@ -9,7 +9,7 @@ import jax
 
 from agents.base import Agent
 from envs.base import Environment, HostEnvironment, Key, PyTree, Spec, Transition
-from exploration.base import Elites
+from exploration.base import Archive, Elites
 
 
 class Clock(NamedTuple):
@@ -81,13 +81,15 @@ class HostExplorer(NamedTuple):
     merge: Callable  # (state, archive, Explored, depth i32[L], clock) -> (state, metrics)
     full: Callable[[PyTree], dict[str, jax.Array]]
     grow: Callable[[PyTree, str], PyTree]
-    cell: Callable  # look -> fingerprint of 8 bytes
+    cell: Callable  # (look, *representation) -> fingerprint of 8 bytes
     workers: int | None
+    cluster: str | None  # of Ray, where the workers are; None: processes of this machine
     explore_steps: int
     spec: Spec
     steps_per_iteration: int
     env: HostEnvironment
     agent: Agent
+    archive: Archive
     augments: bool = False
 
 

@@ -176,7 +176,7 @@ def replayed_along_the_tree(runner: HostExplorer, cells: Cells) -> int:
             jobs = [Job(start[0], 0.0, way, keeps=False, after=tuple(wanted[row])) for row, start, way in zip(rows, starts, ways, strict=True)]
             for row, start, rolled in zip(rows, starts, workers.run(jobs), strict=True):
                 scores = np.cumsum(np.concatenate([[start[1]], rolled.rewards]), dtype=np.float32)
-                found |= {(row, t + 1): (world, scores[t + 1], start[2] + t + 1) for t, world in rolled.snapshots}
+                found |= {(row, t + 1): (world, scores[t + 1], start[2] + t + 1) for t, world, _ in rolled.snapshots}
             done += len(rows)
             reporter.advance(done, f"generation {level + 1} of the tree")
     finally:

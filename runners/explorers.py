@@ -1,6 +1,7 @@
-"""Worker processes that make whole rollouts in worlds of their own: nothing is random in them, so who makes a rollout, and when, changes nothing.
+"""Workers that make whole rollouts in worlds of their own: nothing is random in them, so who makes a rollout, where, and when, changes nothing.
 
-A worker that dies is replaced and its rollout made again; only when the same rollout kills three workers, the run ends.
+Workers are processes of this machine, or actors of a Ray cluster (``runners/ray_workers.py``). One that dies is replaced and its rollout made again;
+only when the same rollout kills three workers, the run ends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from envs.base import HostWorld
 from envs.builder import Failure
+from exploration.representation import packed
 
 ATTEMPTS = 3
 
@@ -26,6 +28,14 @@ class Job(NamedTuple):
     actions: np.ndarray  # [T, ...]
     keeps: bool = True  # whether snapshots are wanted where cells are met
     after: tuple[int, ...] = ()  # numbers of steps after which snapshots are wanted in any case
+    representation: tuple[int, ...] = ()  # what the cells are at present, for a function of cells that takes it; the pictures of what is kept come back
+    looks: tuple[int, ...] = ()  # steps whose pictures are wanted
+
+
+class Snapshot(NamedTuple):
+    step: int
+    world: bytes
+    picture: bytes | None  # packed; where cells have a representation that changes
 
 
 class Rolled(NamedTuple):
@@ -35,15 +45,16 @@ class Rolled(NamedTuple):
     cells: np.ndarray  # u32[n, 2]; fingerprints
     terminated: bool  # at the last step
     truncated: bool
-    snapshots: list[tuple[int, bytes]]  # (step, world) where a cell was first met in this rollout, or met with a higher score, or where they were asked for
+    snapshots: list[Snapshot]  # where a cell was first met in this rollout, or met with a higher score, or where they were asked for
     rooms: np.ndarray  # i32[n]; -1 where the world has no rooms
+    pictures: list[bytes]  # of the steps that were asked for, packed; ends of episodes have none
 
 
 class Recipe(NamedTuple):
     """What a worker is made of."""
 
     world: Callable[[], HostWorld]
-    cell: Callable[[Callable[[str], Any]], bytes]
+    cell: Callable[..., bytes]  # (look, *representation) -> fingerprint
     room: Callable[[Callable[[str], Any]], int] | None
     name: str
 
@@ -52,63 +63,56 @@ def roll(world: HostWorld, recipe: Recipe, job: Job) -> Rolled:
     """Go to where the job starts and act until its actions are used up or the episode ends."""
     world.reset() if job.start is None else world.load(job.start)
     score, best, snapshots = np.float32(job.score), {}, []
-    rewards, cells, rooms = np.zeros(len(job.actions), np.float32), [], []
+    rewards, cells, rooms, pictures = np.zeros(len(job.actions), np.float32), [], [], []
+
+    def kept(t: int) -> Snapshot:
+        return Snapshot(t, world.save(), packed(world.look("grey")) if job.representation else None)
+
     terminated = truncated = False
     for t, action in enumerate(job.actions):
         rewards[t], terminated, truncated = world.step(action)
         score += rewards[t]
         rooms.append(-1 if recipe.room is None else recipe.room(world.look))
         if t + 1 in job.after:
-            snapshots.append((t, world.save()))
+            snapshots.append(kept(t))
         if terminated or truncated:
             cells.append(bytes(8))
             break
-        cell = recipe.cell(world.look)
+        cell = recipe.cell(world.look, *job.representation)
         cells.append(cell)
+        if t in job.looks:
+            pictures.append(packed(world.look("grey")))
         if job.keeps and (cell not in best or score > best[cell]):
             best[cell] = score
-            snapshots.append((t, world.save()))
+            snapshots.append(kept(t))
     fingerprints = np.frombuffer(b"".join(cells), np.uint32).reshape(-1, 2)
-    return Rolled(rewards[: len(cells)], fingerprints, bool(terminated), bool(truncated), snapshots, np.asarray(rooms, np.int32))
+    return Rolled(rewards[: len(cells)], fingerprints, bool(terminated), bool(truncated), snapshots, np.asarray(rooms, np.int32), pictures)
 
 
-def _worker(recipe: bytes, pipe: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    recipe = cloudpickle.loads(recipe)
-    world = None
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:  # the main process is gone
-            return
-        if job is None:
-            return
-        try:
-            world = world or recipe.world()
-            answer = True, roll(world, recipe, job)
-        except Exception as error:  # whatever a world raises
-            answer = False, f"{type(error).__name__}: {error}"
-        pipe.send(answer)
+class Lost(Exception):
+    """A worker died."""
+
+
+class Crew(NamedTuple):
+    """Where workers live. ``take`` and ``give`` raise Lost."""
+
+    start: Callable[[], Any]  # -> a worker
+    give: Callable[[Any, Job], None]
+    ready: Callable[[list[Any]], list[int]]  # workers that have jobs -> the places of some that may be taken from; waits
+    take: Callable[[Any], tuple[bool, Any]]  # -> (True, Rolled) or (False, what the world said)
+    bury: Callable[[Any], None]  # a worker that died
+    close: Callable[[list[Any]], None]
 
 
 class Explorers:
-    """``workers`` processes; 0: this process makes the rollouts."""
+    """``number`` workers of a crew, processes where none is given; 0: this process makes the rollouts."""
 
-    def __init__(self, recipe: Recipe, workers: int):
-        self.recipe, self._pickled = recipe, cloudpickle.dumps(recipe)
-        self._context = multiprocessing.get_context("forkserver")  # a fork of this process, which runs jax's threads, might hang
-        self._context.set_forkserver_preload(["runners.explorers"])
+    def __init__(self, recipe: Recipe, number: int, crew: Crew | None = None):
+        self.recipe = recipe
         self._world: HostWorld | None = None
         self.replaced = 0  # workers that died
-        self._workers = [self._start() for _ in range(workers)]
-
-    def _start(self) -> tuple[Any, Any]:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_worker, args=(self._pickled, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        return ours, process
+        self._crew = crew or processes(recipe)
+        self._workers = [self._crew.start() for _ in range(number)]
 
     def run(self, jobs: Sequence[Job]) -> list[Rolled]:
         """All of them, in their order. Raises Failure when a world does."""
@@ -123,30 +127,30 @@ class Explorers:
             attempts[job] += 1
             at[number] = job
             try:
-                self._workers[number][0].send(jobs[job])
-            except (BrokenPipeError, ConnectionResetError):
+                self._crew.give(self._workers[number], jobs[job])
+            except Lost:
                 lost(number)
 
         def lost(number: int) -> None:
             job = at.pop(number)
-            self._workers[number][0].close()
+            self._crew.bury(self._workers[number])
             if attempts[job] == ATTEMPTS:
                 raise Failure(f"{ATTEMPTS} worker processes of the world {self.recipe.name} died of the same rollout; were they killed for memory?")
             self.replaced += 1
-            self._workers[number] = self._start()
+            self._workers[number] = self._crew.start()
             waiting.append(job)
             give(number)
 
         for number in range(min(len(self._workers), len(jobs))):
             give(number)
         while at:
-            for pipe in wait([self._workers[number][0] for number in at]):
-                number = next(n for n in at if self._workers[n][0] is pipe)
+            busy = list(at)
+            for number in [busy[place] for place in self._crew.ready([self._workers[number] for number in busy])]:
                 try:
-                    good, answer = pipe.recv()
-                except (EOFError, ConnectionResetError):
+                    good, answer = self._crew.take(self._workers[number])
+                except Lost:
                     lost(number)
-                    break  # the pipes that were waited for are not all there any more
+                    continue
                 if not good:
                     raise Failure(f"the world {self.recipe.name}: {answer}")
                 found[at.pop(number)] = answer
@@ -155,7 +159,67 @@ class Explorers:
         return found
 
     def close(self) -> None:
-        for pipe, process in self._workers:
+        self._crew.close(self._workers)
+        self._workers = []
+
+
+def answered(world: HostWorld | None, recipe: Recipe, job: Job) -> tuple[HostWorld | None, tuple[bool, Any]]:
+    """(the worker's world, made if there was none; what it answers)."""
+    try:
+        world = world or recipe.world()
+        return world, (True, roll(world, recipe, job))
+    except Exception as error:  # whatever a world raises
+        return world, (False, f"{type(error).__name__}: {error}")
+
+
+# --- processes of this machine -----------------------------------------------------------------------------------------
+
+
+def _worker(recipe: bytes, pipe: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    recipe, world = cloudpickle.loads(recipe), None
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:  # the main process is gone
+            return
+        if job is None:
+            return
+        world, answer = answered(world, recipe, job)
+        pipe.send(answer)
+
+
+def processes(recipe: Recipe) -> Crew:
+    pickled = cloudpickle.dumps(recipe)
+    context = multiprocessing.get_context("forkserver")  # a fork of this process, which runs jax's threads, might hang
+    context.set_forkserver_preload(["runners.explorers"])
+
+    def start():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_worker, args=(pickled, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
+
+    def give(worker, job):
+        try:
+            worker[0].send(job)
+        except (BrokenPipeError, ConnectionResetError):
+            raise Lost from None
+
+    def ready(workers):
+        heard = wait([pipe for pipe, _ in workers])
+        return [place for place, (pipe, _) in enumerate(workers) if pipe in heard]
+
+    def take(worker):
+        try:
+            return worker[0].recv()
+        except (EOFError, ConnectionResetError):
+            raise Lost from None
+
+    def close(workers):
+        for pipe, process in workers:
             try:
                 pipe.send(None)
             except OSError:
@@ -163,4 +227,5 @@ class Explorers:
             process.join(2)
             if process.is_alive():
                 process.kill()
-        self._workers = []
+
+    return Crew(start, give, ready, take, lambda worker: worker[0].close(), close)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from agents.base import Agent
 from envs.base import Environment, HostEnvironment, PyTree, Spec, any_member, sample_action
-from envs.builder import Integer, Optional, Refusal, options
+from envs.builder import Integer, Optional, Refusal, Text, options
 from exploration.base import Archive, Explored
 from exploration.go_explore import nowhere
 from runners import metrics as m
@@ -67,7 +67,12 @@ class Exploring(NamedTuple):
     grow: Callable
 
 
-@options(lanes=Integer(1, 2**20), explore_steps=Integer(1, 2**20), workers=Optional(Integer(0, 1024)))
+@options(
+    lanes=Integer(1, 2**20),
+    explore_steps=Integer(1, 2**20),
+    workers=Optional(Integer(0, 1024)),
+    cluster=Optional(Text("local, auto, or the address of a Ray cluster")),
+)
 def go_explore(
     env: Environment | HostEnvironment,
     make_agent: Callable,
@@ -76,18 +81,19 @@ def go_explore(
     lanes=100,
     explore_steps=100,
     workers=None,
+    cluster=None,
     axis=None,
 ) -> Runner | HostExplorer:
     """Runner for ``make_agent(spec)`` and ``make_archive(spec)``.
 
     lanes: rollouts of a batch. explore_steps: steps of a rollout, at most. workers: processes that make the rollouts of a world on the host (None: as
-    many as there are cores; 0: this process); the results do not depend on it.
+    many as there are cores; 0: this process). cluster: None, or the Ray cluster that they are on (``runners/ray_workers.py``). The results depend on neither.
     """
     if isinstance(env, HostEnvironment):
         from runners.host_go_explore import host_go_explore
 
         spec = env.spec._replace(lanes=lanes, on_host=True, deterministic=env.spec.deterministic or bool(env.settled and env.settled()))
-        return host_go_explore(env, exploring(spec, make_agent, make_archive, explore_steps), explore_steps, workers)
+        return host_go_explore(env, exploring(spec, make_agent, make_archive, explore_steps), explore_steps, workers, cluster)
     pieces = exploring(env.spec._replace(lanes=lanes, axis=axis), make_agent, make_archive, explore_steps)
     source = jax_source(env, lanes, axis, note=jax.tree.map(lambda x: x[0], nowhere(1)))
     spec, agent, archive, longest = pieces.spec, pieces.agent, pieces.archive, longest_of(pieces.spec)

@@ -5,6 +5,7 @@ processes make whole rollouts (``runners/explorers.py``). What an archive keeps 
 from __future__ import annotations
 
 import pickle
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,12 +17,16 @@ import numpy as np
 from envs.base import HostEnvironment, Lanes, Transition, strong
 from envs.builder import Failure, Refusal
 from exploration.base import Explored
+from exploration.rebinning import FIRST, rebuilt
 from runners import devices, memory
 from runners import metrics as m
 from runners.base import Clock, HostExplorer
 from runners.batching import all_numbers
-from runners.explorers import Explorers, Job, Recipe, Rolled
+from runners.dynamic_cells import Dynamic, beginning, due, looks, random, searched, seen, sorted_anew
+from runners.dynamic_cells import told as told_cells
+from runners.explorers import Explorers, Job, Recipe, Rolled, Snapshot
 from runners.go_explore import Exploring
+from runners.ray_workers import installed, ray_workers
 
 START_OF_WORLD = -1  # the number of the snapshot that nobody needs
 
@@ -37,12 +42,14 @@ class Chosen(NamedTuple):
     actions: jax.Array  # [T, L, ...]
 
 
-def host_go_explore(env: HostEnvironment, pieces: Exploring, explore_steps: int, workers: int | None) -> HostExplorer:
-    """Raises Refusal for worlds that no worker can put back, and for agents that look before they act."""
+def host_go_explore(env: HostEnvironment, pieces: Exploring, explore_steps: int, workers: int | None, cluster: str | None = None) -> HostExplorer:
+    """Raises Refusal for worlds that no worker can put back, for agents that look before they act, and for a cluster without Ray."""
     spec, agent, archive = pieces.spec, pieces.agent, pieces.archive
     lanes = spec.lanes
     if env.single is None:
         raise Refusal(f"runner=go_explore returns to states, and the world {spec.name!r} cannot be put back ({env.unsaved or 'no single world'})")
+    if cluster is not None:
+        installed()
     if agent.learns_from != "anything":
         raise Refusal("on worlds of the host Go-Explore explores with agent=repeated_random or agent=random: workers make whole rollouts without the network")
 
@@ -74,7 +81,7 @@ def host_go_explore(env: HostEnvironment, pieces: Exploring, explore_steps: int,
         return state, metrics
 
     return HostExplorer(
-        init, choose, merge, pieces.full, pieces.grow, archive.on_host(env), workers, explore_steps, spec, lanes * explore_steps, env, agent
+        init, choose, merge, pieces.full, pieces.grow, archive.on_host(env), workers, cluster, explore_steps, spec, lanes * explore_steps, env, agent, archive
     )  # fmt: skip
 
 
@@ -84,6 +91,7 @@ class Kept(NamedTuple):
     worlds: dict[int, bytes]  # compressed snapshots, by number
     next: int
     rooms: dict[int, int]  # room -> steps until it was first entered
+    dynamic: Dynamic | None = None  # where cells have a representation that is searched for
 
 
 class ExplorerBatch:
@@ -99,6 +107,7 @@ class ExplorerBatch:
         self._accumulators: list[Any] = []
         self._sound = np.ones(self.members, bool)
         self._explorers: Explorers | None = None
+        self._searching = [0.0] * self.members  # seconds since the last line of metrics
 
     # --- programs -----------------------------------------------------------------------------------------------------
 
@@ -153,7 +162,8 @@ class ExplorerBatch:
             for _ in range(times):
                 self._states = [self._growing(name)(state, hyper) for state, hyper in zip(self._states, self._hyper, strict=True)]
         self._accumulators = [self._fresh() for _ in range(self.members)]
-        self._kept = [Kept({}, 0, {}) for _ in range(self.members)]
+        search = self.runner.archive.search
+        self._kept = [Kept({}, 0, {}, beginning() if search else None) for _ in range(self.members)]
 
     def _fresh(self):
         return jax.tree.map(jnp.asarray, m.empty(self._metrics))
@@ -161,8 +171,12 @@ class ExplorerBatch:
     def workers(self) -> Explorers:
         if self._explorers is None:
             runner, env = self.runner, self.runner.env
-            number = devices.cores() if runner.workers is None else runner.workers
-            self._explorers = Explorers(Recipe(env.single, runner.cell, env.rooms, runner.spec.name), number)
+            recipe, number = Recipe(env.single, runner.cell, env.rooms, runner.spec.name), runner.workers
+            if runner.cluster is not None and number != 0:
+                crew, number = ray_workers(recipe, runner.cluster, number, devices.cores())
+                self._explorers = Explorers(recipe, number, crew)
+            else:
+                self._explorers = Explorers(recipe, devices.cores() if number is None else number)
         return self._explorers
 
     def run(self, start: int, count: int, total: int) -> None:
@@ -170,8 +184,27 @@ class ExplorerBatch:
         for iteration in range(start, start + count):
             clock = Clock(np.int32(iteration), np.float32(iteration) / np.float32(total))
             for i in range(self.members):
+                self._search_cells(i, iteration)
                 self._make_room(i)
                 self._iterate(i, clock)
+
+    def _search_cells(self, i: int, iteration: int) -> None:
+        """Make the archive of a member again under a better representation, when it is time."""
+        settings, kept, state = self.runner.archive.search, self._kept[i], self._states[i]
+        made = int(state.record.steps)
+        if settings is None or not due(settings, kept.dynamic, made, int(state.archive.size)):
+            return
+        begin = time.monotonic()
+        known, found = searched(settings, kept.dynamic, made, random(state.key, iteration, 1))
+        known, records, keys = sorted_anew(known, state.archive, self.runner.cell, settings.resets)
+        while len(keys) + FIRST > self._states[i].archive.seen.shape[0]:
+            self._grow("cells")
+        archive = rebuilt(self._states[i].archive, records, keys, settings.follows_score)
+        self._states[i], self._kept[i] = self._states[i]._replace(archive=archive), kept._replace(dynamic=known)
+        seconds = time.monotonic() - begin
+        self._searching[i] += seconds
+        sizes = " x ".join(map(str, found.sizes))
+        self.say(f"cells are now {sizes} (objective {found.before:.3f} -> {found.objective:.3f}, {seconds:.0f} s): {len(keys):,} cells")
 
     def _make_room(self, i: int) -> None:
         while True:
@@ -200,6 +233,9 @@ class ExplorerBatch:
         told = jax.tree.map(np.asarray, chosen)
         starts = [None if world == START_OF_WORLD else zlib.decompress(kept.worlds[int(world)]) for world in told.worlds]
         jobs = [Job(starts[lane], float(told.score[lane]), compact(told.actions[:, lane])) for lane in range(len(starts))]
+        if kept.dynamic:
+            wanted = looks(self.runner.archive.search, state.key, int(clock.iteration), len(jobs), self.runner.explore_steps)
+            jobs = [job._replace(representation=kept.dynamic.representation, looks=steps) for job, steps in zip(jobs, wanted, strict=True)]
         rolled = self.workers().run(jobs)
         gathered, snapshots = gather(told, rolled, kept.next)
         steps_before = int(state.record.steps)
@@ -209,10 +245,16 @@ class ExplorerBatch:
         )
         self._states[i], self._sound[i] = state, bool(sound)
         worlds = np.asarray(state.archive.kept.world)[: int(state.archive.size)]
-        alive = set(worlds.tolist())
+        alive = set(worlds.tolist()) | (kept.dynamic.former.keys() if kept.dynamic else set())
         for number in [number for number in kept.worlds if number not in alive]:
             del kept.worlds[number]
-        kept.worlds.update({number: zlib.compress(world, 1) for number, world in snapshots.items() if number in alive})
+        kept.worlds.update({number: zlib.compress(found.world, 1) for number, found in snapshots.items() if number in alive})
+        if kept.dynamic:
+            pictures = kept.dynamic.pictures
+            pictures.update({number: found.picture for number, found in snapshots.items() if number in alive})
+            for number in pictures.keys() - alive:
+                del pictures[number]
+            seen(self.runner.archive.search, kept.dynamic, rolled)
         for part in rolled:
             for room in part.rooms[np.sort(np.unique(part.rooms, return_index=True)[1])]:
                 if room >= 0:
@@ -228,6 +270,9 @@ class ExplorerBatch:
             row = m.to_host(jax.tree.map(lambda x: np.asarray(x)[None], accumulator), 0)
             if self.runner.env.rooms:
                 row["archive/rooms"] = len(self._kept[i].rooms)
+            if self._kept[i].dynamic:
+                row |= told_cells(self._kept[i].dynamic, self._searching[i])
+                self._searching[i] = 0.0
             found.append(row)
             self._accumulators[i] = self._fresh()
         return found
@@ -313,7 +358,7 @@ def nothing(actions: Any) -> Gathered:
     return Gathered(score, np.zeros((*shape, 2), np.uint32), no, no.copy(), np.full(shape, START_OF_WORLD, np.int32), score.copy(), no.copy())
 
 
-def gather(chosen: Chosen, rolled: list[Rolled], number: int) -> tuple[Gathered, dict[int, bytes]]:
+def gather(chosen: Chosen, rolled: list[Rolled], number: int) -> tuple[Gathered, dict[int, Snapshot]]:
     """(the rollouts side by side, their snapshots by number, from ``number`` on)."""
     found, snapshots = nothing(chosen.actions), {}
     for lane, part in enumerate(rolled):
@@ -321,9 +366,9 @@ def gather(chosen: Chosen, rolled: list[Rolled], number: int) -> tuple[Gathered,
         found.rewards[:steps, lane], found.cells[:steps, lane], found.valid[:steps, lane] = part.rewards, part.cells, True
         found.terminated[steps - 1, lane], found.truncated[steps - 1, lane] = part.terminated, part.truncated
         found.score[:steps, lane] = np.cumsum(np.concatenate([chosen.score[lane : lane + 1], part.rewards]), dtype=np.float32)[1:]
-        for t, world in part.snapshots:
-            found.worlds[t, lane] = number
-            snapshots[number] = world
+        for kept in part.snapshots:
+            found.worlds[kept.step, lane] = number
+            snapshots[number] = kept
             number += 1
     return found, snapshots
 

@@ -13,7 +13,7 @@ from envs.builder import Refusal
 from exploration.base import Explored
 from exploration.cells import downscale, shares
 from exploration.go_explore import COUNTERS, END, NEVER, START, draw, go_explore, nowhere
-from exploration.trajectories import walked
+from exploration.trajectories import append, narrow, trajectories, walk, walked
 
 STATES, LANES, STEPS = 9, 5, 7
 WORLD = Spec(spaces.Discrete(STATES), spaces.Discrete(4), "made up", info={"state_id": spaces.Discrete(STATES)}, num_states=STATES, deterministic=True)
@@ -176,6 +176,17 @@ def test_a_world_of_chance_is_refused_with_what_to_do():
     with pytest.raises(Refusal, match="exploration.lucky=true"):
         go_explore(chance)
     go_explore(chance, lucky=True)
+
+
+def test_actions_are_stored_in_as_few_bytes_as_hold_them_and_come_back_as_they_were():
+    for space, stored in ((spaces.Discrete(256), np.uint8), (spaces.Discrete(256, start=1), np.uint16), (spaces.Discrete(3, start=-1), np.int32)):
+        assert narrow(space, np.int32) == stored
+    assert narrow(spaces.Box(-1.0, 1.0, (2,)), np.float32) == np.float32
+    actions = jnp.int32([[0, 255, 7], [1, 254, 200]])
+    tree, rows = append(trajectories(4, actions[0], jnp.uint8), actions, nowhere(2), jnp.ones(2, bool))
+    assert tree.actions.dtype == jnp.uint8
+    way = walked(tree.actions, tree.parent_row, tree.parent_steps, 1, 3)
+    assert way.tolist() == walk(tree, rows[1], 3, 3, 3).tolist() == [1, 254, 200] and way.dtype == np.int32
 
 
 def test_trails_begin_at_no_row():

@@ -36,6 +36,8 @@ class Seen:
 def seen(request):
     if HOST_WORLDS[request.param].get("pixels") is not None:
         request.getfixturevalue("draws")
+    if request.param == "textworld":
+        pytest.importorskip("textworld", reason="textworld is not installed (requirements-textworld.lock)")
     made = Seen(request.param)
     yield made
     made.lanes.close()

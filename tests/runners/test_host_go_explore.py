@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.runners.tiny import batch_of
 
 GAME = ["exploration=go_explore", "env=atari", "env.sticky=0", "runner.lanes=6", "runner.explore_steps=30", "exploration.capacity=2"]
 KNOWN = [*GAME, "exploration.cell=knowledge", "env.episodic_life=true"]
+SEARCH = ["exploration.first_search=300", "exploration.search_every=300", "exploration.search_iterations=40", "exploration.frame_rate=0.2"]
+DYNAMIC = [*GAME, "env.episodic_life=true", "exploration.cell=dynamic", *SEARCH]
 GRID = ["exploration=go_explore", "env=gymnasium", "env.id=MiniGrid-DoorKey-6x6-v0", "runner.lanes=6", "runner.explore_steps=30"]
 
 
@@ -101,14 +104,34 @@ def test_a_resumed_run_has_the_same_archive(alone, tmp_path):
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("settings", [KNOWN, GAME, GRID], ids=["knowledge", "downscaled", "minigrid"])
+def test_dynamic_cells_are_searched_for_again_and_resume_exactly_with_any_number_of_workers(tmp_path):
+    whole = run_of([*DYNAMIC, "runner.workers=0"], 9)
+    [row] = whole.take_metrics()
+    assert row["archive/searches"] >= 2 and row["archive/former"] > 5 and row["time/cell_search"] > 0
+    assert (row["archive/width"], row["archive/height"], row["archive/depth"]) == whole._kept[0].dynamic.representation != (1, 1, 2)
+    batch = run_of([*DYNAMIC, "runner.workers=2"], 4)
+    assert batch._kept[0].dynamic.searches >= 1 and batch._kept[0].dynamic.recent
+    checkpoint.save(tmp_path, 4, batch.snapshot(), {"grown": dict(batch.grown)}, 2, batch.host_snapshot())
+    batch.close()
+    again, _ = batch_of([*DYNAMIC, "runner.workers=0", "seeds=1"], "auto")
+    again.prepare_for(checkpoint.remembered(tmp_path / "4")["grown"])
+    snapshot, _, host = checkpoint.load(tmp_path / "4", again.template())
+    again.restore(snapshot, host)
+    again.run(4, 5, 100)
+    equal(cells_of(again.snapshot()), cells_of(whole.snapshot()))
+    assert again._kept == whole._kept
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("settings", [KNOWN, GAME, DYNAMIC, GRID], ids=["knowledge", "downscaled", "dynamic", "minigrid"])
 def test_every_cell_replays_from_reset(settings, alone):
     """From the world's own start, a cell's actions give its score and end in it; what is kept of the world goes on as the replayed one."""
     batch = alone if settings is KNOWN else run_of([*settings, "runner.workers=0"], 8)
     (keys, kept, _), tree, size, *_ = cells_of(batch.snapshot())
     runner = batch.runner
-    world = runner.env.single()
-    assert size > 10
+    world, changing = runner.env.single(), batch._kept[0].dynamic
+    representation = changing.representation if changing else ()
+    assert size >= 10
     for i in range(size):
         if i == START or kept.episode_length[i] == NEVER:
             continue
@@ -118,7 +141,7 @@ def test_every_cell_replays_from_reset(settings, alone):
         assert np.cumsum([reward for reward, _, _ in met], dtype=np.float32)[-1] == kept.episode_return[i] and len(way) == kept.episode_length[i]
         assert not any(terminated or truncated for _, terminated, truncated in met[:-1])
         if i > START:
-            assert np.frombuffer(runner.cell(world.look), np.uint32).tolist() == keys[i].tolist()
+            assert np.frombuffer(runner.cell(world.look, *representation), np.uint32).tolist() == keys[i].tolist()
 
 
 @pytest.mark.medium
@@ -162,6 +185,8 @@ def deadly():
         (["env=atari", "env.sticky=0", "env.game=breakout", "exploration.cell=knowledge"], "nothing is known of 'breakout'"),
         (["env=gymnasium", "env.id=FrozenLake-v1"], "not deterministic"),
         (["env=gymnasium", "env.id=CartPole-v1", "exploration.cell=downscaled"], "shrinks pictures"),
+        (["env=gymnasium", "env.id=CartPole-v1", "exploration.cell=dynamic"], "shrinks pictures"),
+        (["env=deep_sea", "exploration.cell=dynamic"], "for worlds on the host"),
         (["env=atari", "exploration.lucky=true"], "cannot be put back"),
     ],
 )
@@ -175,3 +200,22 @@ def test_two_members_differ():
     batch = run_of([*KNOWN, "seeds=2", "runner.workers=0"], 2)
     first, second = (jax.tree.map(lambda x, i=i: x[i], batch.snapshot()[0].archive.tree.actions) for i in range(2))
     assert not np.array_equal(first, second)
+
+
+@pytest.mark.medium
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_actors_of_a_ray_cluster_make_the_same_archive_also_when_one_dies(alone):
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed (requirements-ray.lock)")
+    batch, _ = batch_of([*KNOWN, "runner.cluster=local", "runner.workers=2", "seeds=1"], "auto")
+    try:
+        batch.start()
+        batch.run(0, 6, 100)
+        ray = importlib.import_module("ray")
+        os.kill(ray.get(batch.workers()._workers[1]["actor"].process.remote()), signal.SIGKILL)
+        batch.run(6, 6, 100)
+        assert batch.workers().replaced == 1
+        equal(cells_of(batch.snapshot()), cells_of(alone.snapshot()))
+        assert batch.host_snapshot() == alone.host_snapshot()
+    finally:
+        batch.close()
