@@ -1,4 +1,4 @@
-"""The members of one run over several processes: each has a ``Batch`` of its share, process 0 drives all of them.
+"""The members of one run over several processes: each has a ``Batch`` (or ``HostBatch``) of its share, process 0 drives all of them.
 
 ``Spread`` has the functions of ``Batch``, for all members, so loop, checkpoints and commands know nothing of processes: it gives every process the same
 command, and puts together what they answer. Members are cut into consecutive shares; a snapshot holds them in their order, whoever computed them, so another
@@ -7,6 +7,7 @@ number of processes goes on from it.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from runners.base import HostExplorer, HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.distributed import Group
+from runners.host_batch import HostBatch
 
 APART = f"without distributed=..., or its seeds on several machines as runs of their own: {COMMAND} train -m seeds=[0],[1] hydra/launcher=submitit_slurm"
 
@@ -30,9 +32,7 @@ def shares(members: int, processes: int) -> list[slice]:
 
 def refuse_unspreadable(runner: Runner | HostRunner | HostExplorer, members: int, processes: int) -> None:
     """Refuse what one process has to do, and more processes than there are members."""
-    if isinstance(runner, (HostRunner, HostExplorer)):
-        raise Refusal(f"distributed.processes={processes}: worlds on the host are stepped in one process; run it {APART}")
-    if runner.full is not None:
+    if isinstance(runner, HostExplorer) or isinstance(runner, Runner) and runner.full is not None:
         raise Refusal(f"distributed.processes={processes}: an archive grows in one process; run it {APART}")
     if members < processes:
         raise Refusal(f"distributed.processes={processes}: every process needs a member, and there are {members}; set seeds={processes}, or fewer processes")
@@ -41,8 +41,8 @@ def refuse_unspreadable(runner: Runner | HostRunner | HostExplorer, members: int
 class Spread:
     """All members of a run, computed by the processes of ``group``; made in process 0. ``batch``: its own share of them."""
 
-    def __init__(self, batch: Batch, group: Group, members: int):
-        self.members, self.batching, self.grown = members, batch.batching, {}
+    def __init__(self, batch: Batch | HostBatch, group: Group, members: int):
+        self.members, self.grown = members, {}
         self.say: Callable[[str], None] = lambda line: None
         self._batch, self._group, self._shares = batch, group, shares(members, group.processes)
 
@@ -51,10 +51,6 @@ class Spread:
         arguments = [common] * len(self._shares) if parts is None else [(*common, part) for part in parts]
         self._group.tell([(command, given) for given in arguments[1:]])
         return [COMMANDS[command](self._batch, *arguments[0]), *self._group.hear()]
-
-    def _cut(self, tree: Any) -> list[Any]:
-        """Each process's part of arrays over all members, as leaves: connections know no structure of ours."""
-        return [[np.asarray(leaf)[share] for leaf in jax.tree.leaves(tree)] for share in self._shares]
 
     def plan(self) -> dict[str, int]:
         """The bytes of process 0's share."""
@@ -91,7 +87,11 @@ class Spread:
         return jax.tree.unflatten(jax.tree.structure(self.template()), leaves)
 
     def restore(self, snapshot: Any, host: bytes | None = None, iteration: int = 0) -> None:
-        self._every("restore", parts=self._cut(snapshot))
+        """Connections know no structure of ours: arrays go as leaves, worlds as the snapshots of each lane."""
+        leaves, worlds = [np.asarray(leaf) for leaf in jax.tree.leaves(snapshot)], pickle.loads(host) if host else None
+        lanes = len(worlds or ()) // self.members
+        parts = [([leaf[own] for leaf in leaves], worlds and pickle.dumps(worlds[own.start * lanes : own.stop * lanes])) for own in self._shares]
+        self._every("restore", iteration, parts=parts)
 
     def template(self) -> Any:
         return jax.tree.map(lambda s: jax.ShapeDtypeStruct((self.members, *s.shape[1:]), s.dtype), self._batch.template())
@@ -102,21 +102,28 @@ class Spread:
         return seconds, f"{what}, in process 0 of {self._group.processes}"
 
     def carried(self, hosts: list[tuple[bytes | None, int]]) -> None:
-        """Worlds are part of the states."""
+        """Worlds are part of the states, or, on the host, not carried over from other runs."""
 
     def prepare_for(self, grown: dict[str, int]) -> None:
         """Nothing grows here."""
 
-    def host_snapshot(self) -> None:
-        """Worlds are part of the states."""
+    def host_snapshot(self) -> bytes | None:
+        """The worlds on the host of all members, as one process would save them."""
+        found = self._every("host_snapshot")
+        return None if found[0] is None else pickle.dumps(sum((pickle.loads(worlds) for worlds in found), []))
 
     def close(self) -> None:
         self._batch.close()
 
 
-def ran(batch: Batch, start: int, count: int, total: int) -> np.ndarray:
+def ran(batch: Batch | HostBatch, start: int, count: int, total: int) -> np.ndarray:
     batch.run(start, count, total)
     return batch.sound()
+
+
+def restored(batch: Batch | HostBatch, iteration: int, part: tuple[list[np.ndarray], bytes | None]) -> None:
+    leaves, worlds = part
+    batch.restore(jax.tree.unflatten(jax.tree.structure(batch.template()), leaves), worlds, iteration)
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -128,11 +135,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "policies": lambda batch: [jax.tree.leaves(policy) for policy in batch.policies()],
     "visits": lambda batch: batch.visits(),
     "snapshot": lambda batch: jax.tree.leaves(batch.snapshot()),
-    "restore": lambda batch, leaves: batch.restore(jax.tree.unflatten(jax.tree.structure(batch.template()), leaves)),
+    "host_snapshot": lambda batch: batch.host_snapshot(),
+    "restore": restored,
 }
 
 
-def follow(batch: Batch, group: Group) -> None:
+def follow(batch: Batch | HostBatch, group: Group) -> None:
     """Another process than 0: do what process 0 says until the run has ended. Raises ``distributed.Ended`` where it did not finish."""
     while True:
         command, arguments = group.listen()

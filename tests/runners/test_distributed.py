@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from envs.builder import Refusal
 from runners import api, checkpoint
-from runners.distributed import Place, asked, without
+from runners.distributed import Group, Place, asked, without
+from runners.experiment import experiment
 from runners.rundir import digest, read_metrics
-from runners.spread import shares
-from tests.runners.tiny import TINY
+from runners.spread import Spread, follow, shares
+from runners.train import assemble
+from tests.runners.tiny import TINY, assert_equal, batch_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN = [*(word for word in TINY if not word.startswith("total_steps")), "total_steps=300_000", "seeds=4", "segments=4", "batching=shard", "checkpoint.seconds=0"]
@@ -68,6 +75,58 @@ def test_every_member_is_in_one_share_and_shares_differ_by_one_at_most():
 def test_who_computes_a_run_is_not_what_it_is():
     alone = api.compose(*RUN)
     assert digest(alone) == digest(api.compose(*RUN, "distributed.processes=2", "distributed.process=1", "distributed.coordinator=a:1"))
+
+
+def in_threads(words, batching="shard", processes=2):
+    """A compiled ``Spread`` whose other processes are threads of this one, and an end for them."""
+    made = experiment(api.compose(*words))
+    pipes = [multiprocessing.Pipe() for _ in range(processes - 1)]
+    own, *others = [assemble(made._replace(members=made.members[share]), batching)[0] for share in shares(len(made.members), processes)]
+    own.plan()
+    for batch, (_, link) in zip(others, pipes, strict=True):
+        batch.plan()
+        threading.Thread(target=follow, args=(batch, Group(1, processes, [link], ["here"]))).start()
+    group = Group(0, processes, [link for link, _ in pipes], ["here"] * processes)
+    spread = Spread(own, group, len(made.members))
+    spread.compile()
+    return spread, lambda: (group.tell([("end", (0, ""))] * (processes - 1)), [batch.close() for batch in (own, *others)])
+
+
+HOST = ["env=gymnasium", "env.id=CartPole-v1", "agent=random", "exploration=counts", "runner.lanes=2", "runner.rollout=8", "total_steps=256"]
+
+
+@pytest.mark.medium
+def test_worlds_on_the_host_are_saved_together_and_go_on_apart():
+    """Three members in two processes; half-way a snapshot, with worlds, is taken on by one process, and back."""
+    one, total = batch_of([*HOST, "seeds=3"], "vmap")
+    one.start()
+    one.run(0, total, total)
+    whole, metrics, half = one.snapshot(), one.take_metrics(), total // 2
+    keys = np.stack([jax.random.PRNGKey(i) for i in range(3)])
+    evaluated = one.evaluate(keys)
+    spread, end = in_threads([*HOST, "seeds=3"], "vmap")
+    try:
+        spread.start()
+        spread.run(0, half, total)
+        kept, worlds = spread.snapshot(), spread.host_snapshot()
+        assert jax.tree.map(np.shape, kept) == jax.tree.map(np.shape, spread.template())
+        one.restore(kept, worlds, half)
+        assert len(pickle.loads(worlds)) == 6
+        one.run(half, half, total)
+        assert_equal(one.snapshot(), whole)
+        spread.run(half, half, total)  # elsewhere than at half
+        spread.restore(kept, worlds, half)
+        spread.run(half, half, total)
+        # a program for one member rounds other than one for three
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), spread.snapshot(), whole)
+        for mine, theirs in zip(spread.take_metrics(), metrics, strict=True):
+            assert mine.keys() == theirs.keys() and any(mine.values())
+            np.testing.assert_allclose([x or 0 for x in mine.values()], [x or 0 for x in theirs.values()], rtol=1e-5)
+        assert spread.evaluate(keys) == evaluated
+        assert spread.sound().tolist() == [True] * 3 and len(spread.policies()) == 3
+    finally:
+        end()
+        one.close()
 
 
 def start(folder, *words, other=()):
