@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runners import compose as composition
-from runners import devices, rundir
+from runners import devices, distributed, rundir
 
 if TYPE_CHECKING:
     from runners.policies import Policy
@@ -33,8 +33,8 @@ def compose(*overrides: str) -> dict[str, Any]:
     return composition.compose(list(overrides))
 
 
-def train(config: dict[str, Any], runs: Path | str = RUNS) -> dict[str, Any]:
-    """Run, go on with, or find again the experiment of ``config``; returns its summary (``summary.json``)."""
+def train(config: dict[str, Any], runs: Path | str = RUNS) -> dict[str, Any] | None:
+    """Run, go on with, or find again the experiment of ``config``; returns its summary (``summary.json``), None in another process than 0."""
     from runners.train import train as run
 
     return run(config, prepared(config), Path(runs))
@@ -68,7 +68,8 @@ def policy(run: Path | str, member: int = 0, which: str = "best") -> Policy:
 
 def prepared(config: dict[str, Any]) -> str:
     """The resolved batching; sets jax's flags if jax is not there yet."""
-    batching, cores = devices.resolve_batching(str(config.get("batching")), members(config))
+    place = distributed.asked(config)
+    batching, cores = devices.resolve_batching(str(config.get("batching")), -(-members(config) // (place.processes if place else 1)))
     if "jax" not in sys.modules:
         world = str((config.get("env") or {}).get("_target_"))
         # one member in Gymnasium's worlds computes next to nothing between two steps, unless it learns from a replay: more threads only wait for each other

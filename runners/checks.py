@@ -12,7 +12,7 @@ from typing import Any
 from envs.builder import FLAG, Anything, Choice, Entries, Integer, Optional, Refusal, Text, check, closest, locate, ranges_of
 from envs.wrappers import wrapped
 from exploration.intrinsic import intrinsic
-from runners import goals, views
+from runners import distributed, goals, views
 from runners.batching import BATCHINGS
 from runners.compose import flatten, get, put
 from runners.ranges import MOST_STEPS, CountOrSteps, Runs, Seeds
@@ -36,6 +36,7 @@ SETTINGS = {
     "profile": FLAG,
     "checkpoint.seconds": Integer(0),
     "checkpoint.keep": Integer(1),
+    **distributed.SETTINGS,
     **views.SETTINGS,
 }
 STREAM = tuple(p for p in inspect.signature(intrinsic).parameters if p not in ("spec", "bonus", "name"))
@@ -49,6 +50,7 @@ def settings(config: dict[str, Any]) -> None:
     if unknown:
         raise Refusal(f"unknown key {min(unknown)}{closest(min(unknown), [*SETTINGS, *PARTS])}")
     config.setdefault("logger", views.without())  # runs from before these settings have none
+    config.setdefault("distributed", distributed.without())
     config.setdefault("profile", False)
     config.setdefault("init_from", None)
     for later in ("stop_at", "stop_when", "continues"):

@@ -182,13 +182,17 @@ def check_command(arguments: list[str]) -> int:
 
 def resume_command(arguments: list[str]) -> int:
     from envs.builder import Refusal
+    from runners.compose import Setting, apply
+    from runners.distributed import without
     from runners.rundir import read_config
 
-    if len(arguments) != 1:
+    if not arguments or not all(word.startswith("distributed.") for word in arguments[1:]):
         raise Refusal("resume takes one run directory, as: scripts/farlands resume runs/NAME; 'scripts/farlands list runs' shows them")
     path = Path(arguments[0])
-    config = read_config(path)
-    return execute(config | {"run_dir": str(path)}, resuming=True)
+    config = read_config(path) | {"run_dir": str(path), "distributed": without()}
+    for word in arguments[1:]:
+        apply(config, Setting(word), set())
+    return execute(config, resuming=True)
 
 
 def execute(config: dict, resuming: bool = False) -> int:
@@ -196,6 +200,7 @@ def execute(config: dict, resuming: bool = False) -> int:
     from runners import api
 
     batching = api.prepared(config)
+    from runners.distributed import Ended
     from runners.loop import Stopped
     from runners.train import advice, last_line, train
 
@@ -204,7 +209,11 @@ def execute(config: dict, resuming: bool = False) -> int:
     except Stopped as stopped:
         print(f"farlands: stopped by {stopped}; {advice(stopped.run_dir)}", file=sys.stderr)
         return 128 + stopped.number
-    print(last_line(summary))
+    except Ended as ended:
+        print(f"farlands: process 0 ended the run: {ended}", file=sys.stderr)
+        return ended.code
+    if summary is not None:
+        print(last_line(summary))
     return 0
 
 

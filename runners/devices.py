@@ -60,7 +60,7 @@ def prepare(devices: int, threads: int | None = None, inline: bool = False) -> N
     """
     asked = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
     if asked in ("cuda", "gpu") and not installed("jax-cuda"):
-        add = "add it with: .venv/bin/python -m pip install -c requirements.lock -e '.[cuda]'"
+        add = "add it with: FARLANDS_LOCK=requirements-cuda.lock scripts/farlands list (Linux, Python 3.12)"
         raise Refusal(f"JAX_PLATFORMS={asked} asks for an NVIDIA GPU, but jax's CUDA plug-in is not installed; {add}; or set JAX_PLATFORMS=cpu")
     flags = os.environ.get("XLA_FLAGS", "")
     if on_cpu():

@@ -307,4 +307,5 @@ def random_actions(space: Any, generator: np.random.Generator, lanes: int) -> np
 def refuse_batching(batching: str) -> None:
     """Host worlds are stepped for all members together, in one program."""
     if batching not in ("auto", "vmap"):
-        raise Refusal(f"batching={batching}: worlds that live on the host are stepped for all members together; use batching=vmap or auto")
+        several = "several devices are used by a process each, as distributed.processes=2 (docs/sweeps.md)"
+        raise Refusal(f"batching={batching}: worlds on the host are stepped for all members of a process together; use batching=vmap or auto; {several}")

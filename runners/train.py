@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from envs.builder import Refusal
-from runners import checkpoint, continues, goals, init_from, memory, profile
+from runners import checkpoint, continues, distributed, goals, init_from, memory, profile
 from runners.base import HostExplorer, HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
+from runners.distributed import Group
 from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.host_batch import HostBatch, refuse_batching
 from runners.host_go_explore import ExplorerBatch
@@ -29,15 +30,46 @@ from runners.progress import Reporter, plural
 from runners.remember import Remember
 from runners.rewards import shift_warning
 from runners.rundir import RunDirectory, digest, read_summary, refuse_another_configuration, refuse_unusable, versions
+from runners.spread import Spread, follow, refuse_unspreadable, shares
 from runners.table import headline, results, show
 from runners.views import Views, refuse_missing
 
 
-def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool = False) -> dict[str, Any]:
+def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool = False) -> dict[str, Any] | None:
     """Run, or go on with, the experiment of ``config``; returns its summary. ``batching`` "auto" shards over the devices where there are several.
 
-    Raises Refusal for what cannot be done, ``runners.loop.Stopped`` after a signal.
+    Raises Refusal for what cannot be done, ``runners.loop.Stopped`` after a signal. In a run of several processes (``runners/distributed.py``), those but
+    process 0 return None, or raise ``distributed.Ended`` where process 0 did not finish the run.
     """
+    place = distributed.asked(config)
+    if place is None:
+        return lead(config, batching, runs, resuming)
+    with distributed.join(place, config) as group:
+        distributed.refuse_unequal(group, config)
+        config = {**config, "distributed": distributed.without()}  # who computed a run is not what it is
+        if group.process == 0:
+            return lead(config, batching, runs, resuming, group)
+        help_out(config, batching, group)
+    return None
+
+
+def help_out(config: Mapping[str, Any], batching: str, group: Group) -> None:
+    """Another process than 0: compute its members, and write nothing."""
+    made = experiment(config)
+    if group.listen()[0] == "end":
+        return
+    prepared = prepare(made, batching, Path(f"process {group.process} of {group.processes}"), group)
+    distributed.leave_signals_to_process_0(prepared.reporter.say)
+    group.answer("ready")
+    try:
+        follow(prepared.batch, group)
+    finally:
+        prepared.batch.close()
+        prepared.reporter.close()
+
+
+def lead(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool, group: Group | None = None) -> dict[str, Any]:
+    """The process that writes the run directory."""
     made = experiment(config)
     refuse_missing(made.config["logger"])
     path = Path(made.config["run_dir"] or runs / f"{made.name}-{digest(made.config)}")
@@ -54,7 +86,11 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
         init_from.files(made.config["init_from"])
     if made.config["continues"]:
         continues.sources(made)
-    prepared = prepare(made, batching, path)  # everything that can be refused is refused before the directory exists
+    if group:
+        group.tell([("prepare", ())] * (group.processes - 1))
+    prepared = prepare(made, batching, path, group)  # everything that can be refused is refused before the directory exists
+    if group:
+        group.hear()
     directory = RunDirectory.open(path, made.config, overwrite)
     try:
         return run(made, prepared, directory)
@@ -89,7 +125,7 @@ def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch | Explo
 class Prepared(NamedTuple):
     """A traced run that fits into memory."""
 
-    batch: Batch | HostBatch
+    batch: Batch | HostBatch | Spread
     runner: Runner | HostRunner
     total: int  # iterations that schedules are made for
     end: int  # iterations that are made
@@ -97,10 +133,14 @@ class Prepared(NamedTuple):
     reporter: Reporter
 
 
-def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
-    config, members = made.config, made.members
+def prepare(made: Experiment, batching: str, path: Path, group: Group | None = None) -> Prepared:
+    """``path``: of the run, or what another process than 0 is called. A process of a group has its share of the members."""
+    config, members, processes = made.config, made.members, group.processes if group else 1
     try:
-        batch, runner, batching = assemble(made, batching)
+        if group:
+            refuse_unspreadable(made.make_runner(members[0].hyper), len(members), processes)
+            members = members[shares(len(members), processes)[group.process]]
+        batch, runner, batching = assemble(made._replace(members=members), batching)
         refuse_without_parts(config, runner)
         total = iterations_of(config["total_steps"], runner.steps_per_iteration)
         end = iterations_of(config["stop_at"] or config["total_steps"], runner.steps_per_iteration)
@@ -110,17 +150,22 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
         reason = (str(error).splitlines() or ["no memory"])[0]
         raise Refusal(f"a size is too large ({reason}); lower runner.lanes, runner.rollout, or the sizes of the world or of the networks") from None
     memory.refuse_if_too_large(plan["peak"], len(members))
+    leads = group is None or group.process == 0
+    if group and leads:
+        batch = Spread(batch, group, len(made.members))
 
-    reporter = Reporter(rounded, len(members), config["logger"]["console"])
+    reporter = Reporter(rounded, len(made.members), config["logger"]["console"] and leads)
     asked = "stop_at" if config["stop_at"] else "total_steps"
-    if rounded != config[asked]:
+    if rounded != config[asked] and leads:
         reporter.say(f"{asked}={config[asked]:,} is rounded up to {rounded:,}: whole iterations of {runner.steps_per_iteration:,} steps")
     if config["stop_when"]:
         goals.refuse_unknown(config["stop_when"], {*batch.template()[1], *(goals.EVALUATED if config["evaluations"] else ())})
     devices = len(jax.local_devices())
     place = f"{plural(len(members), 'member')} by {batching} on {plural(devices, jax.default_backend() + ' device')}"
+    if group and leads:
+        place = f"{plural(len(made.members), 'member')} in {processes} processes, {place} in this one"
     reporter.say(f"{path}: {place}; memory about {memory.readable(plan['peak'])} (state {memory.readable(plan['state'])}); compiling")
-    labels = [member.label() for member in members]
+    labels = [member.label() for member in made.members]
     for warning in sorted({shift_warning(runner.env, replaced(config, member.hyper)["runner"]) for member in members} - {None}):
         reporter.say(warning)
     if isinstance(runner, HostExplorer):
@@ -129,7 +174,8 @@ def prepare(made: Experiment, batching: str, path: Path) -> Prepared:
         plan = {**plan, "worlds": "host", "worlds_saved": runner.env.unsaved is None}
         if runner.env.unsaved:
             reporter.say(f"these worlds cannot be saved ({runner.env.unsaved}): a resumed run starts new episodes, so it is not bit for bit the same")
-    return Prepared(batch, runner, total, end, {"batching": batching, "devices": devices, "members": labels, **plan}, reporter)
+    where = {"batching": batching, "devices": devices, **({"processes": processes} if group else {})}
+    return Prepared(batch, runner, total, end, {**where, "members": labels, **plan}, reporter)
 
 
 def refuse_without_parts(config: Mapping[str, Any], runner: Runner | HostRunner | HostExplorer) -> None:
@@ -150,7 +196,7 @@ def run(made: Experiment, prepared: Prepared, directory: RunDirectory) -> dict[s
     batch.say = reporter.say
     seconds = round(time.monotonic() - begin, 2)
     directory.write_manifest({**plan, "compile_seconds": seconds})
-    program = {"batching": plan["batching"], "devices": plan["devices"], "jaxlib": versions()["jaxlib"]}
+    program = {name: plan[name] for name in ("batching", "devices", "processes") if name in plan} | {"jaxlib": versions()["jaxlib"]}
     remember = resume_or_start(made, batch, directory, reporter, runner.steps_per_iteration)
     if remember.program and remember.program != program:
         reporter.say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -27,13 +28,16 @@ def house_files() -> list[Path]:
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def locked() -> dict[str, str]:
+LOCKS = ("requirements.lock", "requirements-cuda.lock")
+
+
+def locked(lock: str) -> dict[str, str]:
     """Package name -> version; every line of the lock must be exactly that."""
     pins = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    for line in (ROOT / lock).read_text().splitlines():
         match = PIN.fullmatch(line)
-        assert match, f"requirements.lock: {line!r} is not name==version"
-        assert match["name"] not in pins, f"requirements.lock: {match['name']} twice"
+        assert match, f"{lock}: {line!r} is not name==version"
+        assert match["name"] not in pins, f"{lock}: {match['name']} twice"
         pins[match["name"]] = match["version"]
     return pins
 
@@ -59,19 +63,30 @@ def test_ruff_finds_nothing():
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
-def test_lock_is_sorted_names_and_versions():
-    names = list(locked())
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_is_sorted_names_and_versions(lock):
+    names = list(locked(lock))
     assert names == sorted(names)
 
 
 def test_lock_is_what_is_installed():
     installed = {canonicalize_name(dist.name): dist.version for dist in metadata.distributions()}
-    assert {name: installed.get(name) for name in locked()} == locked()
+    used = next((lock for lock in LOCKS if locked(lock)["jax"] == installed["jax"]), LOCKS[0])
+    assert {name: installed.get(name) for name in locked(used)} == locked(used)
+
+
+def test_the_lock_with_cuda_differs_where_it_must():
+    """jax and what comes with it, the tools that build; all else is the version that is tested here."""
+    plain, cuda = map(locked, LOCKS)
+    assert cuda["jax"] == cuda["jaxlib"] == cuda["jax-cuda12-plugin"] == cuda["jax-cuda12-pjrt"]
+    assert {name for name in plain.keys() & cuda.keys() if plain[name] != cuda[name]} == {"jax", "jaxlib", "flax"}
+    assert all(name.startswith(("nvidia-", "jax-cuda12-")) for name in cuda.keys() - plain.keys())
+    assert {"setuptools", "wheel"} <= cuda.keys()
 
 
 def test_lock_holds_everything_the_project_needs():
     """Walks the requirements of the core, [minigrid] and [dev]; a missing one would be installed in whatever version is newest."""
-    pins, seen, queue = locked(), set(), [("farlands", frozenset({"minigrid", "dev"}))]
+    pins, seen, queue = locked(LOCKS[0]), set(), [("farlands", frozenset({"minigrid", "dev"}))]
     while queue:
         name, extras = queue.pop()
         if (name, extras) in seen:
@@ -114,6 +129,30 @@ def test_folder_exists(folder):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_comes_from_this_checkout(package):
     assert Path(__import__(package).__file__).parent == ROOT / package
+
+
+@pytest.mark.parametrize(
+    ("driver", "given", "stamp", "lock"),
+    [
+        (False, "", "", "requirements.lock 11"),
+        (True, "", "", "requirements-cuda.lock 12"),
+        (True, "requirements.lock", "", "requirements.lock 11"),
+        (False, "requirements-cuda.lock", "", "requirements-cuda.lock 12"),
+        (True, "", "/here\n1 2 requirements.lock\n3 4 pyproject.toml\n", "requirements.lock 11"),
+        (False, "", "/here\n1 2 requirements-cuda.lock\n3 4 pyproject.toml\n", "requirements-cuda.lock 12"),
+    ],
+)
+def test_the_lock_with_cuda_is_for_machines_with_a_driver(driver, given, stamp, lock, tmp_path):
+    """An environment that is there keeps its lock. A Python that is new enough is said to be there."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "driver").touch()
+    if stamp:
+        (tmp_path / ".venv" / "stamp").write_text(stamp)
+    pretend = "newer_python() { true; }; uname() { echo Linux x86_64; }"
+    script = f'root=$1; source scripts/bootstrap.sh; driver=$2; {pretend}; oldest=11; choose_lock; echo "$lock $oldest"'
+    place = tmp_path / "driver" if driver else tmp_path / "none"
+    done = subprocess.run(["bash", "-c", script, "test", tmp_path, place], cwd=ROOT, env=os.environ | {"FARLANDS_LOCK": given}, capture_output=True, text=True)
+    assert done.stdout.strip() == lock, done.stderr
 
 
 @pytest.mark.parametrize("script", ["scripts/farlands", "scripts/test", ".ci/run"])

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from envs.builder import Refusal
 from runners import rundir
 from runners.sweeps import grid, settings, tables
 from runners.sweeps.jobs import end_with_parent
@@ -28,6 +29,9 @@ ESTIMATED = 24  # programs of which the memory is estimated before the first one
 
 def sweep(words: Sequence[str]) -> int:
     """Run a sweep; 0 when every job finished, 1 otherwise, 130 after Ctrl-C. Refuses mistakes before the first job."""
+    own = next((word for word in words if word.lstrip("+").startswith("distributed.")), None)
+    if own:
+        raise Refusal(f"{own}: a sweep's launcher gives its jobs their processes, as hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=2")
     given, chosen, launcher = settings.split(words)
     single, axes = grid.read(given)
     place = folder_of(words)

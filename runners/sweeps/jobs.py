@@ -1,6 +1,7 @@
 """A job of a sweep: a program of its plan, as a process of its own. This is what a launcher runs, here or on another machine.
 
-A job leaves two files beside the plan: ``NNN.json`` (exit code, seconds, why it failed) and ``NNN.log`` (what it said). Whether a program is finished
+A job leaves two files beside the plan: ``NNN.json`` (exit code, seconds, why it failed) and ``NNN.log`` (what it said). A launcher that starts several
+tasks for it makes one run of several processes (``runners/distributed.py``); those but process 0 leave ``NNN.K.log`` only. Whether a program is finished
 is decided by its run directory alone, so nothing is run twice, and what was begun goes on.
 """
 
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runners.distributed import of_environment
 from runners.rundir import write_atomically
 
 WAIT_SECONDS = 120  # for another process to let go of a run
@@ -29,20 +31,25 @@ def task(config: Any) -> int:
 
 def run(plan: Path, number: int) -> int:
     """Run a job to its end, again as often as the plan says if it fails; its exit code."""
+    place = of_environment(os.environ)
+    process = place.process if place else 0
     made = json.loads(plan.read_text())
     program, folder = made["programs"][number], plan.parent
     directory = Path(made["cwd"]) / program["run"]
     if (directory / "summary.json").is_file():
         return 0
+    log = folder / (f"{number:03d}.{process}.log" if process else f"{number:03d}.log")
     if made["aloud"]:
         print(f"program {number}: {' '.join(program['words'])}", file=sys.stderr, flush=True)
     for attempt in range(1 + made["retries"]):
-        wait_for(directory)
+        if not process:
+            wait_for(directory)
         begin = time.monotonic()
-        code = child(program["words"], folder / f"{number:03d}.log", made["cwd"], aloud=made["aloud"])
+        code = child(program["words"], log, made["cwd"], aloud=made["aloud"])
         outcome = {"code": code, "seconds": round(time.monotonic() - begin, 1), "attempts": attempt + 1}
-        outcome["reason"] = None if code == 0 else reason(folder / f"{number:03d}.log", code)
-        write_atomically(folder / f"{number:03d}.json", json.dumps(outcome))
+        outcome["reason"] = None if code == 0 else reason(log, code)
+        if not process:
+            write_atomically(folder / f"{number:03d}.json", json.dumps(outcome))
         if code == 0 or stopped(code):
             break
     return code
