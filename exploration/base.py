@@ -174,7 +174,7 @@ class Population(NamedTuple):
     turn: Callable[[PyTree], jax.Array] | None = None  # state -> i32[]; None where there is one phase
     due: Callable[[PyTree], jax.Array] | None = None  # state -> bool[]; whether ``refresh`` is wanted before the next iteration
     refresh: Callable[[PyTree, Key], PyTree] | None = None  # (state, key) -> state
-    pictures: tuple[int, int] | None = None  # frames of an episode, and their side in pixels, that ``outcome`` must have
+    watch: Callable | None = None  # (Environment, longest episode) -> exploration.watching.Watcher: what ``outcome`` is
     full: Callable[[PyTree], dict[str, jax.Array]] | None = None  # state -> what might find no room in the next iteration: name -> bool[]
     grow: Callable[[PyTree, str], PyTree] | None = None  # (state, name) -> state with room for twice as many; changes no result
 

@@ -170,8 +170,8 @@ def generations(
         def zeros(*shape):
             return jnp.zeros((count, *shape), jnp.float32)
 
-        wanted, no = describer.pictures, jnp.zeros(count, bool)
-        outcome = jnp.zeros((count, wanted.frames, wanted.pixels, wanted.pixels, 3), jnp.uint8) if wanted else None
+        wanted, no = describer.outcome, jnp.zeros(count, bool)
+        outcome = jnp.zeros((count, *wanted.shape), wanted.dtype) if wanted else None
         return Individuals(zeros(genes.shape[0]), jnp.full(count, -jnp.inf), zeros(box.shape[0]), no, zeros(describer.width), zeros(), outcome, no)
 
     def init(key):

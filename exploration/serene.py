@@ -33,7 +33,7 @@ from envs.base import PyTree, Spec, any_member
 from envs.builder import FLAG, NON_NEGATIVE, Anything, Choice, Integer, Refusal, options
 from exploration import genomes as made
 from exploration.base import Elites, Evaluation, Population
-from exploration.descriptors import ground_truth, learnt
+from exploration.descriptors import ground_truth, learnt, of_path
 from exploration.emitters import EMITTERS, Record, fresh_record, improvement, recorded, stagnant, stagnation_window
 from exploration.novelty import novelty
 from exploration.novelty_search import Individuals, NoveltyState, doubled, generations, stored
@@ -98,7 +98,7 @@ class SereneState(NamedTuple):
     capacity=Integer(1, 2**26),
     emitters=Integer(1, 2**16),
     exploit=FLAG,
-    descriptor=Choice(("truth", "autoencoder")),
+    descriptor=Choice(("truth", "autoencoder", "signature")),
     select=Choice(("pareto", "random")),
     frames=Integer(1, 64),
     pixels=Integer(16, 64),
@@ -107,6 +107,8 @@ class SereneState(NamedTuple):
     epochs=Integer(1, 10_000),
     train=FLAG,
     frozen=FLAG,
+    order=Integer(1, 8),
+    time=FLAG,
 )
 def serene(
     spec: Spec,
@@ -133,6 +135,8 @@ def serene(
     epochs: int = 100,
     train: bool = True,
     frozen: bool = False,
+    order: int = 2,
+    time: bool = False,
 ) -> Population:
     """The search.
 
@@ -143,16 +147,21 @@ def serene(
       population, offspring, sigma, neighbours, added, objectives, initial, capacity: of novelty search.
       emitters: slots for living emitters at first; doubles when needed, as R does.
       exploit: false: no emitters and no R: novelty search in chunks.
-      descriptor: truth (the world's own) or autoencoder (the code of pictures, ``exploration/autoencoder.py``).
+      descriptor: truth (the world's own), autoencoder (the code of pictures, ``exploration/autoencoder.py``), or signature (of the path of
+        observations, ``exploration/watching.py``).
       select: how several objectives decide: by Pareto fronts, or one of them at random, drawn for each generation.
       frames, pixels: pictures of an episode, the last one at its end; their side.
       latent, learning_rate, epochs: of the autoencoder: numbers per picture, Adam's rate, epochs of a training at most.
       train: false: the autoencoder stays as it was drawn (the ablation NT).
+      order, time: of the signature: its levels; whether time is one more channel.
       frozen: true: the population stays the first one, and twice as many children enter the archive, as in the published NT by mistake.
     """
-    learns = descriptor == "autoencoder"
-    describer = learnt(frames, pixels, latent, learning_rate, epochs, train) if learns else ground_truth(spec)
-    if not learns and "surprise" in objectives:
+    describer = {
+        "truth": lambda: ground_truth(spec),
+        "autoencoder": lambda: learnt(frames, pixels, latent, learning_rate, epochs, train),
+        "signature": lambda: of_path(spec, order, time),
+    }[descriptor]()
+    if descriptor != "autoencoder" and "surprise" in objectives:
         raise Refusal("exploration.objectives: surprise is the error of an autoencoder; it needs exploration.descriptor=autoencoder")
     generation = generations(
         spec, describer, population, offspring, sigma, neighbours, "random", added, 0.0, objectives, select, initial, capacity, frozen
@@ -387,4 +396,4 @@ def serene(
 
     changing = {"due": due, "refresh": refresh} if describer.train else {}
     phases = {"explore": generation.batch, "exploit": local.batch}
-    return Population(phases, chunk, init, ask, tell, elites, lambda s: s.phase, **changing, pictures=describer.pictures, full=full, grow=grow)
+    return Population(phases, chunk, init, ask, tell, elites, lambda s: s.phase, **changing, watch=describer.watch, full=full, grow=grow)

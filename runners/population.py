@@ -84,7 +84,7 @@ def population(
     search: Population = make_population(spec._replace(genome=agent.genome.space))
     if not isinstance(search, Population):
         raise Refusal("runner=population needs a population to search with; use exploration=novelty_search or map_elites, or another runner")
-    attempt = tryout(env, agent, spec, describe, fixed_start, search.pictures)
+    attempt = tryout(env, agent, spec, describe, fixed_start, search.watch)
     grid_box, number, limit = spec.info["descriptor"], math.prod(cells), spec.max_steps or EVALUATION_LIMIT
     areas = int(spec.info["area"].n) - 1 if "area" in spec.info else 0
     names = list(search.phases)

@@ -14,6 +14,7 @@ from agents.base import Agent
 from envs.base import Environment, Spec, Transition
 from envs.builder import Refusal, locate
 from exploration.base import Evaluation
+from exploration.watching import Watcher
 from runners.iteration import EVALUATION_LIMIT
 
 
@@ -47,15 +48,12 @@ def described(spec: Spec, descriptor: str, box: Sequence | None) -> tuple[Spec, 
     return spec._replace(info={**spec.info, "descriptor": spaces.Box(low, high)}), function
 
 
-def tryout(env: Environment, agent: Agent, spec: Spec, descriptor: Callable, fixed_start: bool, pictures: tuple[int, int] | None = None) -> Callable:
+def tryout(env: Environment, agent: Agent, spec: Spec, descriptor: Callable, fixed_start: bool, watch: Callable | None = None) -> Callable:
     """(genomes f32[P, G], wanted bool[P], key) -> ``Tried`` [P]. An episode lasts until it ends, at most the world's limit. ``fixed_start``: all share their
-    random numbers, so a genome always gives the same. ``pictures`` (q, side): the outcome is u8[P, q, side, side, 3], drawn at q evenly spaced steps,
-    of which the limit is the last; where the episode ended before, the last picture is repeated. Raises Refusal for worlds that compiled code cannot
-    draw."""
+    random numbers, so a genome always gives the same. ``watch``: what of an episode is kept as its outcome (``exploration/watching.py``)."""
     box, limit = spec.info["descriptor"], spec.max_steps or EVALUATION_LIMIT
     areas = "area" in spec.info
-    times = np.ceil(np.linspace(0, limit - 1, pictures[0] + 1))[1:].astype(np.int32) if pictures else np.zeros(0, np.int32)
-    draw = drawn(env, pictures[1]) if pictures else None
+    watcher = watch(env, limit) if watch else Watcher(lambda world, obs: (), lambda kept, number, world, obs: kept, lambda kept: None)
 
     def episode(genome, wanted, key):
         policy = agent.genome.decode(genome)
@@ -74,42 +72,20 @@ def tryout(env: Environment, agent: Agent, spec: Spec, descriptor: Callable, fix
             step = Transition(obs, action[0], new.reward.astype(jnp.float32), new.obs, new.terminated, new.truncated, first, new.info)
             area = jnp.maximum(area, new.info["area"]) if areas else area
             more = ~step.done & (t + 1 < limit)
-            late = t <= times
-            kept = jax.tree.map(lambda old, new: jnp.where(late.reshape(-1, *[1] * jnp.ndim(new)), new, old), kept, world) if pictures else ()
+            kept = watcher.step(kept, t, world, new.obs)
             return t + 1, world, new.obs, memory, total + step.reward, descriptor(step), area, kept, more
 
-        kept = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(times), *jnp.shape(x))), world) if pictures else ()
-        start = (jnp.int32(0), world, obs, agent.start(policy, 1), jnp.float32(0), nowhere, jnp.int32(0), kept, wanted)
+        start = (jnp.int32(0), world, obs, agent.start(policy, 1), jnp.float32(0), nowhere, jnp.int32(0), watcher.begin(world, obs), wanted)
         steps, _, _, _, total, place, area, kept, _ = jax.lax.while_loop(going, one, start)
-        return total, place, area, steps, jax.vmap(draw)(kept) if pictures else None
+        return total, place, area, steps, watcher.outcome(kept)
 
     def run(genomes, wanted, key):
         keys = jnp.broadcast_to(key, (genomes.shape[0], *key.shape)) if fixed_start else jax.random.split(key, genomes.shape[0])
         total, place, area, steps, outcome = jax.vmap(episode)(genomes, wanted, keys)
-        valid = wanted & ~jnp.isnan(total) & ~jnp.any(jnp.isnan(place), axis=-1)
+        broken = [jnp.isnan(x).reshape(len(wanted), -1).any(-1) for x in jax.tree.leaves((total, place, outcome)) if jnp.issubdtype(x.dtype, jnp.floating)]
+        valid = wanted & ~jnp.any(jnp.stack(broken), axis=0)
         inside = jnp.clip(jnp.where(valid[:, None], place, box.low), box.low, box.high)
         outside = valid & jnp.any(inside != place, axis=-1)
         return Tried(Evaluation(jnp.where(valid, total, -jnp.inf), inside, wanted, valid, jnp.where(valid, area, 0), outcome), steps, outside)
 
     return run
-
-
-def drawn(env: Environment, side: int) -> Callable:
-    """World state -> u8[side, side, 3], by averages over blocks of the world's own picture."""
-    state = jax.eval_shape(lambda: env.reset(jax.random.PRNGKey(0))[0])
-    try:
-        whole = jax.eval_shape(env.render, state)
-        assert whole.shape[0] == whole.shape[1] and whole.shape[0] % side == 0 and whole.dtype == jnp.uint8
-    except Exception:
-        raise Refusal(
-            f"descriptors of pictures need a world that compiled code draws in {side} pixels or a multiple; {env.spec.name!r} is none; try env=point2d"
-        ) from None
-    block = whole.shape[0] // side
-
-    def smaller(state):
-        image = env.render(state)
-        if block == 1:
-            return image
-        return jnp.round(jnp.mean(image.reshape(side, block, side, block, 3).astype(jnp.float32), axis=(1, 3))).astype(jnp.uint8)
-
-    return smaller

@@ -461,6 +461,9 @@ POPULATIONS: dict[str, Entry] = {
     "map_elites/iso_line": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6, variation="iso_line", initial="uniform", ties=False),
     "serene": entry("exploration.serene.serene", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8, emitters=1),
     "serene/cma_es": entry("exploration.serene.serene", emitter="cma_es", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8),
+    "serene/signature": entry(
+        "exploration.serene.serene", population=4, neighbours=3, chunk=24, capacity=256, exploit=False, descriptor="signature", time=True
+    ),
     "taxons": entry("exploration.taxons.taxons", population=4, neighbours=3, chunk=24, capacity=256, pixels=16, latent=2, epochs=2),
     "stax": entry("exploration.taxons.stax", population=4, chunk=24, emitter_population=2, capacity=256, emitters=64, frames=2, pixels=16, latent=2, epochs=2),
     "cma_me": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4),
