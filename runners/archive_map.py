@@ -21,7 +21,7 @@ def places_of(cells: Cells, host: bytes, member: int, runner: HostExplorer) -> d
     """Cell -> (room, column, row), read from the memory of the emulators that the archive keeps."""
     known = KNOWLEDGE.get(runner.spec.name)
     if known is None:
-        raise Refusal(f"which=map is for games whose rooms are known ({', '.join(KNOWLEDGE)}); report draws where the members of other worlds were")
+        raise Refusal(f"which=map is for games whose rooms are known ({', '.join(KNOWLEDGE)}); and for JAX worlds that are maps; try which=curves")
     worlds = pickle.loads(host)[member][0]
     world: HostWorld = runner.env.single()
     found = {}

@@ -4,8 +4,8 @@
 
 Each is made again, action by action, and counts only when it gives the score that the archive has for it, in as many steps. ``which=best`` (the
 highest score) and ``end`` (the best that ended an episode) are written, with rewards and a snapshot of the world every so many steps; ``all`` replays the
-trajectory of every cell and writes nothing; ``map`` draws the archive of a game with rooms (``runners/archive_map.py``),
-and ``curves`` what it held over the frames of its emulators.
+trajectory of every cell and writes nothing; ``map`` draws the archive of a game with rooms (``runners/archive_map.py``)
+or of a JAX world that is a map (``runners/maze_map.py``), and ``curves`` what it held over the frames of its emulators.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from envs.builder import Integer, Refusal, closest
 from exploration.go_explore import END, NEVER, START, Cells
 from exploration.trajectories import walked
-from runners import checkpoint
+from runners import checkpoint, maze_map
 from runners.archive_map import curves, draw, places_of
 from runners.base import HostExplorer, Runner
 from runners.experiment import experiment
@@ -117,12 +117,13 @@ def read(run: Path, member: int) -> Explored:
 
 
 def mapped(run: Path, settings: dict[str, Any], runner: Runner | HostExplorer, cells: Cells, host: bytes | None) -> dict[str, Any]:
-    if host is None:
-        raise Refusal("which=map is for games; of JAX worlds that are maps, report draws where the members were")
+    out, best = Path(settings["out"] or run / "pictures" / f"archive-{settings['member']}.png"), float(cells.score[int(cells.best)])
+    if isinstance(runner, Runner):
+        number = maze_map.draw(out, runner, cells, f"{runner.spec.name}: {int(cells.size) - 2:,} cells, best score {best:,.3g}")
+        return {"run_dir": str(run), "picture": str(out), "cells": number}
     places = places_of(cells, host, settings["member"], runner)
-    out = Path(settings["out"] or run / "pictures" / f"archive-{settings['member']}.png")
     rooms = len({room for room, _, _ in places.values()})
-    title = f"{runner.spec.name}: {len(places):,} cells in {rooms} rooms, best score {float(cells.score[int(cells.best)]):,.0f}"
+    title = f"{runner.spec.name}: {len(places):,} cells in {rooms} rooms, best score {best:,.0f}"
     draw(out, cells, places, runner.spec.name, title)
     return {"run_dir": str(run), "picture": str(out), "cells": len(places), "rooms": rooms}
 

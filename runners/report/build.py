@@ -79,6 +79,17 @@ def sections(world: str, found: Sequence[Group], looks: dict[str, figures.Style]
     return kept
 
 
+def archive_maps(run: Run) -> str:
+    """The pictures of a run's archives that ``demonstrate`` has drawn, or how to have them; "" for runs without archives."""
+    if not any("archive/cells" in row for row in run.rows):
+        return ""
+    drawn = sorted((run.path / "pictures").glob("archive-[0-9]*.png"))
+    if not drawn:
+        command = f"scripts/farlands demonstrate {relative(run.path)} which=map"
+        return page.paragraph("Where the cells of games with rooms and of maps are:") + page.preformatted(command)
+    return "".join(page.image(png, f"Cells of {run.name}, member {png.stem.rpartition('-')[2]}, as they were when demonstrate drew them") for png in drawn)
+
+
 def order(metric: str) -> int:
     """Raw bonuses (one per part of a chain) come first, then as in BONUS."""
     return BONUS.index(metric) if metric in BONUS else 0
@@ -99,6 +110,8 @@ def build(runs: Sequence[Run], folder: Path, file: Path) -> list[Path]:
             png = save(section.figure, folder / f"{section.name}{suffix}.png")
             pictures.setdefault(section.heading, []).append(page.image(png, section.caption))
             files.append(png)
+    archives = "".join(map(archive_maps, runs))
+    pictures |= {"Archive maps": [archives]} if archives else {}
     scores = comparison.scores(by_world) if found else None
     if scores:
         files.append(save(comparison.figure(scores, looks), folder / "comparison.png"))

@@ -59,6 +59,7 @@ def test_what_a_cell_keeps_is_the_best_of_what_falls_into_it():
         np.testing.assert_array_equal(best.counters, expected)
 
 
+@pytest.mark.medium
 def test_an_archive_made_again_under_its_own_fingerprints_is_the_same_and_goes_on_the_same():
     archive, rng = go_explore(WORLD, capacity=64), np.random.default_rng(0)
     empty = jnp.zeros(LANES, jnp.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,9 +12,11 @@ from PIL import Image
 
 from envs.builder import Refusal
 from envs.deep_sea import deep_sea, optimal_return
-from runners import api, archive_map, play
+from runners import api, archive_map, maze_map, play
 from runners.compose import compose
-from runners.demonstrate import demonstrate
+from runners.demonstrate import demonstrate, read
+from runners.report.build import archive_maps
+from runners.report.read import read_run
 from tests.runners.test_go_explore import SEA
 from tests.runners.test_host_go_explore import KNOWN
 from tests.runners.tiny import TINY
@@ -70,6 +73,19 @@ def test_a_games_map_is_drawn(game):
     assert [archive_map.corner("montezuma_revenge", room) for room in (0, 2, 3, 8, 15, 23)] == [(3, 0), (5, 0), (2, 1), (1, 2), (0, 3), (8, 3)]
 
 
+def test_a_worlds_map_is_drawn_and_is_in_the_report(sea):
+    """Of DeepSea's 35 cells besides the start each is a square of its own; where a trajectory leads is where its actions lead."""
+    told = demonstrate([sea, "which=map", "member=1"])
+    runner, cells, _ = read(Path(sea), 1)
+    places = maze_map.positions(runner, cells, maze_map.shown(runner, cells))
+    assert told["cells"] == len(set(places.values())) == 35 and all(row == cells.length[i] for i, (row, _) in places.items())
+    assert {column for row, column in places.values() if row == 7} == set(range(8))
+    with Image.open(told["picture"]) as picture:
+        assert min(picture.size) > 400
+    page = archive_maps(read_run(Path(sea)))
+    assert page.count("data:image/png") == 1 and "member 1" in page
+
+
 def test_curves_are_drawn_of_games_and_of_other_worlds(game, sea):
     for run in (game, sea):
         told = demonstrate([run, "which=curves"])
@@ -89,7 +105,6 @@ def test_the_best_trajectory_is_filmed(game, tmp_path):
         (["which=worst"], "best, end, all, map or curves"),
         (["member=7"], "the members 0 to 1"),
         (["mebmer=1"], "did you mean member"),
-        (["which=map"], "is for games"),
     ],
 )
 def test_mistakes_get_one_line(sea, typed, reason):
