@@ -23,14 +23,13 @@ import numpy as np
 from envs.builder import Integer, Refusal, closest
 from exploration.go_explore import END, NEVER, START, Cells
 from exploration.trajectories import walked
-from runners import checkpoint, maze_map
+from runners import maze_map
 from runners.archive_map import curves, draw, places_of
 from runners.base import HostExplorer, Runner
-from runners.experiment import experiment
 from runners.explorers import Explorers, Job, Recipe
 from runners.progress import Reporter
 from runners.rundir import read_config, read_metrics
-from runners.train import assemble
+from runners.stored import newest
 
 SETTINGS = {"member": 0, "which": "best", "every": 100, "out": None}
 WHOLE = {"member": Integer(0), "every": Integer(1)}
@@ -98,22 +97,13 @@ def parse(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
 
 def read(run: Path, member: int) -> Explored:
     """The newest undamaged archive of a run. Raises Refusal where there is none."""
-    made = experiment(read_config(run))
-    if not 0 <= member < len(made.members):
-        raise Refusal(f"member={member}: {run} has the members 0 to {len(made.members) - 1}")
-    batch, runner, _ = assemble(made, "vmap")
-    batch.plan()
-    if not hasattr(batch.template()[0], "archive"):
-        raise Refusal(f"{run} has no archive; demonstrate is for runs with exploration=go_explore")
-    for iteration in reversed(checkpoint.list_iterations(run / "checkpoints")):
-        place = run / "checkpoints" / str(iteration)
-        try:
-            batch.prepare_for(checkpoint.remembered(place)["grown"])
-            (states, _), _, host = checkpoint.load(place, batch.template())
-        except checkpoint.Damaged:
-            continue
-        return Explored(runner, jax.tree.map(lambda x: x[member], states.archive), host)
-    raise Refusal(f"{run} has no undamaged checkpoint")
+
+    def has_archive(runner, shapes) -> None:
+        if not hasattr(shapes, "archive"):
+            raise Refusal(f"{run} has no archive; demonstrate is for runs with exploration=go_explore")
+
+    stored = newest(run, member, has_archive)
+    return Explored(stored.runner, stored.state.archive, stored.host)
 
 
 def mapped(run: Path, settings: dict[str, Any], runner: Runner | HostExplorer, cells: Cells, host: bytes | None) -> dict[str, Any]:
