@@ -53,6 +53,8 @@ WORLDS: dict[str, Entry] = {
     "point2d": entry("envs.point2d.point2d", max_steps=11),
     "point2d/graded": entry("envs.point2d.point2d", reward="graded", max_steps=11),
     "curling": entry("envs.curling.curling", max_steps=11),
+    "hard_maze": entry("envs.hard_maze.hard_maze", max_steps=11),
+    "hard_maze/kheperax": entry("envs.hard_maze.hard_maze", layout="kheperax", late_reward=True, max_steps=11),
     "planar_arm": entry("envs.planar_arm.planar_arm", joints=3),
     "cartpole_swingup": entry("envs.cartpole_swingup.cartpole_swingup", max_steps=11),
     "cartpole_swingup/box": entry("envs.cartpole_swingup.cartpole_swingup", actions="continuous", max_steps=11),
