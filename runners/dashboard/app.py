@@ -224,4 +224,3 @@ def text_table(heads: list[str], body: list[list[str]]) -> html.Table:
 
 def number(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
-
