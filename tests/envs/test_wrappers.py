@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.base import Environment, HostEnvironment, Spec, TimeStep
+from envs.base import Environment, HostEnvironment, Spec, TimeStep, undisturbed
 from envs.builder import Refusal, build
 from envs.deep_sea import deep_sea
 from envs.gymnasium import gymnasium as gymnasium_world
-from envs.wrappers import wrapped
+from envs.wrappers import with_random_start, wrapped
 from runners.compose import compose
 from runners.experiment import experiment
 from runners.source import jax_source
+from tests.laws.data import quick
 from tests.runners.tiny import TINY, batch_of
 
 FAR = 2**20
@@ -307,3 +308,21 @@ def test_a_run_with_both():
     batch.run(0, total, total)
     metrics = batch.take_metrics()
     assert all(m["episode/count"] > 0 and m["world/episodes"] > 0 for m in metrics)
+
+
+def test_random_starts_are_uniform_in_number_and_leave_an_end_alone():
+    """``echo`` counts its steps: after up to 9 random ones it is at 0 to 9 alike; where its third step would end it, at 2 at most."""
+    world, _ = quick(jax.vmap(with_random_start(echo(spaces.Discrete(3)), 9).reset))(jax.random.split(jax.random.PRNGKey(0), 5000))
+    np.testing.assert_allclose(np.bincount(world, minlength=10) / 5000, 0.1, atol=0.02)
+    short, _ = quick(jax.vmap(with_random_start(echo(spaces.Discrete(3), 3), 9).reset))(jax.random.split(jax.random.PRNGKey(0), 500))
+    assert set(np.asarray(short).tolist()) == {0, 1, 2}
+
+
+def test_a_demonstration_is_heeded_where_actions_stick():
+    env = with_random_start(wrapped(echo(), sticky_actions=1.0), 5)
+    state, _ = undisturbed(env).reset(jax.random.PRNGKey(0))
+    assert state.world == 0  # before any random action
+    for action in (3, 1, 2):
+        state, seen = env.step(undisturbed(env).heed(state), jax.random.PRNGKey(0), jnp.int32(action))
+        assert seen.obs == action
+    assert env.step(state, jax.random.PRNGKey(0), jnp.int32(7))[1].obs == 2  # and without it they stick
