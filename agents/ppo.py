@@ -6,6 +6,8 @@ With an intrinsic stream this is the two-headed PPO of RND (Burda et al., arXiv 
 discounts, non-episodic intrinsic returns. ``mix="sum"`` adds the rewards first and keeps one head; ``"sum_then_clip"`` also
 clips the sum to [-1, 1], as CFN was published (arXiv 2306.03186).
 
+Steps that a ``Signal`` gives the weight 0 are left out of all means, those of advantages too; with an ``Imitation``, its loss is added (first value head).
+
 Departures: truncated episodes bootstrap from their true last observation (most implementations treat them as terminal);
 shuffling draws one random order per epoch by sorting random bits (32 less those that number the samples: ties, which are rare,
 keep their order).
@@ -20,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from agents import actor_critic
-from agents.base import Agent, Learnt, Rollout, Signal
+from agents.base import Agent, Imitation, Learnt, Rollout, Signal
 from agents.normalizers import Moments, RewardScale, moments_init, moments_normalize, moments_update, reward_scale_init, reward_scale_update, std_of
 from agents.returns import stream_advantages
 from envs.base import PyTree, Spec, any_member
@@ -138,31 +140,43 @@ def ppo(
         reward = sum(s.weight * s.reward for s in streams)
         return (streams[0]._replace(reward=jnp.clip(reward, -1.0, 1.0) if mix == "sum_then_clip" else reward),)
 
-    def loss(params, batch, entropy_weight):
-        """batch: obs, first, raw, log_prob, value, advantage, target, each [B, ...] or [T, B, ...] when recurrent."""
+    def loss(params, batch, entropy_weight, imitation: Imitation | None):
+        """batch: obs, first, raw, log_prob, value, advantage, target, perhaps weight, imitated and returns, each [B, ...] or [T, B, ...] when recurrent.
+        ``imitation``: its coefficients."""
         memory, batch = batch
         parameters, value = network.unroll(params, memory, batch["obs"], batch["first"])
+        mean = weighted_mean(batch["weight"]) if "weight" in batch else jnp.mean
         advantage = batch["advantage"]
         if normalize_advantages:
-            advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+            centred = advantage - mean(advantage)
+            advantage = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
         log_ratio = policy.log_prob(parameters, batch["raw"]) - batch["log_prob"]
+        if "weight" in batch:
+            log_ratio = jnp.where(batch["weight"] > 0, log_ratio, 0.0)  # of an action that another chose it may be anything
         ratio = jnp.exp(log_ratio)
-        policy_loss = -jnp.mean(jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage))
+        policy_loss = -mean(jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage))
         error = jnp.square(value - batch["target"])
         if value_clip is not None:
             near = batch["value"] + jnp.clip(value - batch["value"], -value_clip, value_clip)
             error = jnp.maximum(error, jnp.square(near - batch["target"]))
-        value_loss = 0.5 * jnp.mean(jnp.sum(error, axis=-1))
-        entropy = jnp.mean(policy.entropy(parameters, batch["raw"]))
+        value_loss = 0.5 * mean(jnp.sum(error, axis=-1))
+        entropy = mean(policy.entropy(parameters, batch["raw"]))
         total = policy_loss + value_coef * value_loss - entropy_weight * entropy
         aux = {
             "loss/total": total,
             "loss/policy": policy_loss,
             "loss/value": value_loss,
             "policy/entropy": entropy,
-            "policy/kl": jnp.mean(ratio - 1.0 - log_ratio),
-            "policy/clip_fraction": jnp.mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32)),
+            "policy/kl": mean(ratio - 1.0 - log_ratio),
+            "policy/clip_fraction": mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32)),
         }
+        if imitation is not None:
+            better = jnp.maximum(batch["returns"] - batch["value"][..., 0], 0.0)
+            short = jnp.square(jnp.maximum(batch["returns"] - value[..., 0], 0.0))
+            imitated = weighted_mean(batch["imitated"])
+            lost = imitated(-policy.log_prob(parameters, batch["raw"]) * better) + 0.5 * imitation.value_coef * imitated(short)
+            total = total + imitation.coef * lost
+            aux |= {"loss/total": total, "loss/imitation": lost}
         return total, aux
 
     def learn(state, key, inputs):
@@ -176,13 +190,19 @@ def ppo(
         advantage, target = advantages(state, rollout, signal)
         data = {"obs": prepared(state, steps.obs), "first": steps.first, "advantage": advantage, "target": target}
         data |= {name: rollout.extras[name] for name in ("raw", "log_prob", "value")}
+        if signal.weights is not None:
+            data["weight"] = signal.weights
+        if (imitation := signal.imitation) is not None:
+            data |= {"imitated": imitation.weight, "returns": imitation.returns}
+            done_by_it = imitation.weight.reshape(*imitation.weight.shape, *[1] * (data["raw"].ndim - 2)) > 0
+            data["raw"] = jnp.where(done_by_it, policy.from_action(steps.action), data["raw"])
         batches = minibatcher(data, rollout.memory, minibatches, recurrent)
         learning = learning_rate * SCHEDULES[learning_rate_schedule](signal.progress)
         entropy_weight = entropy_coef * SCHEDULES[entropy_schedule](signal.progress)
 
         def update(carry, batch):
             params, opt = carry
-            (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, entropy_weight)
+            (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, entropy_weight, imitation)
             updates, opt = optimizer.update(grads, opt, params)
             params = jax.tree.map(lambda p, u: p - (learning * u).astype(p.dtype), params, updates)
             return (params, opt), aux
@@ -200,6 +220,11 @@ def ppo(
         return network.encode(state.params, prepared(state, obs))
 
     return Agent(init=init, start=lambda state, lanes: network.start(lanes), act=act, learn=learn, encode=encode)
+
+
+def weighted_mean(weights):
+    """x [B, ...] -> its mean with weights [B, ...]; 0 where all of them are."""
+    return lambda x: jnp.sum(weights * x) / jnp.maximum(jnp.sum(weights), 1e-8)
 
 
 class Minibatches(NamedTuple):
