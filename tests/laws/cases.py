@@ -7,6 +7,9 @@ command line builds it.
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +37,7 @@ WORLDS: dict[str, Entry] = {
     "xminigrid": entry("envs.xminigrid.xminigrid", id="MiniGrid-DoorKey-5x5", max_steps=11),
     "xminigrid/full": entry("envs.xminigrid.xminigrid", id="MiniGrid-Empty-5x5", view="full", max_steps=11),
     "minigrid": entry("envs.minigrid.world.minigrid", id="MiniGrid-KeyCorridorS3R1-v0", max_steps=11),
+    "minigrid/fixed": entry("envs.minigrid.world.minigrid", id="MiniGrid-DoorKey-5x5-v0", layout=1, random_start=3, max_steps=11),
     "minigrid/full": entry("envs.minigrid.world.minigrid", id="MiniGrid-ObstructedMaze-1Dlh-v0", view="full", max_steps=11),
     "minigrid/symbolic": entry("envs.minigrid.world.minigrid", id="MiniGrid-MultiRoom-N2-S4-v0", view="symbolic", max_steps=11),
     "tabular": entry("envs.tabular.tabular", id="riverswim_osband", horizon=9),
@@ -418,7 +422,20 @@ class RunnerCase(NamedTuple):
         return self.entry["_target_"].endswith("off_policy")
 
 
+def demonstration(steps: int) -> str:
+    """A file of so many actions 0."""
+    file = Path(tempfile.gettempdir()) / f"farlands-laws-{os.getuid()}-{steps}.npz"
+    if not file.exists():
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npz", delete=False) as draft:
+            np.savez(draft, actions=np.zeros(steps, np.int64))
+        os.replace(draft.name, file)
+    return str(file)
+
+
 RUNNERS: dict[str, RunnerCase] = {
+    "backward": RunnerCase(
+        entry("runners.backward.backward", demonstrations=demonstration(4), lanes=3, rollout=6, window=2, move_every=6, context=1, imitation_lanes=1)
+    ),
     "on_policy": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=6)),
     "on_policy/truncated": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()),
     "off_policy": RunnerCase(
