@@ -32,13 +32,13 @@ from exploration.hash_table import insert as find_or_add
 from exploration.host_cells import host_cell_function
 from exploration.knowledge import Weights, known_of, weighted
 from exploration.laws.play import expect
+from exploration.merging import NEVER, Known, meet, merge
 from exploration.representation import Search
 from exploration.trajectories import Trail, Trajectories, append, narrow, trajectories, walk
 from exploration.trajectories import grow as grow_trajectories
 
 END, START = 0, 1  # the first two cells
 COUNTERS = ("seen", "chosen", "chosen_since_new", "actions")
-NEVER = np.iinfo(np.int32).max
 
 
 class Cells(NamedTuple):
@@ -55,8 +55,7 @@ class Cells(NamedTuple):
     size: jax.Array  # i32[]
     tree: Trajectories
     best: jax.Array  # i32[]; the cell with the highest score, among those the fewest steps
-    winner: jax.Array  # i32[C]; scratch of ``insert``, -1 between calls, so that no call costs more the more room there is
-    stamps: jax.Array  # i32[C]; the same, NEVER between calls
+    scratch: jax.Array  # i32[C]; of ``meet``: NEVER between calls, so that no call costs more the more room there is
 
     @property
     def score(self) -> jax.Array:
@@ -174,7 +173,7 @@ def go_explore(
             size=jnp.int32(2),
             tree=trajectories(power_of_two(max(capacity // 16, 2 * number)), actions, narrow(spec.action, actions.dtype)),
             best=jnp.int32(START),
-            **scratch(places),
+            scratch=jnp.full(places, NEVER, jnp.int32),
         )
 
     def weights(state: Cells) -> jax.Array:
@@ -206,52 +205,32 @@ def go_explore(
         fingerprints = identify()(steps) if explored.cells is None else jnp.swapaxes(explored.cells, 0, 1)
         state, cells, new = numbered(state, jnp.where((valid & ~steps.done)[..., None], fingerprints, jnp.uint32(EMPTY)))
         cells = jnp.where(valid, jnp.where(steps.done, END, cells), places)  # out of bounds: dropped
-        before = jnp.concatenate([explored.chosen[:, None], cells[:, :-1]], axis=1)
-        flat = jnp.arange(lanes * time, dtype=jnp.int32).reshape(lanes, time)
+        met = jnp.concatenate([explored.chosen[:, None], cells], axis=1)
+        scratch, rows = meet(state.scratch, met)
+        known = (x[jnp.minimum(met, places - 1)].reshape(-1) for x in (state.score, state.length, state.seen, state.chosen_since_new))
+        known, won = merge(Known(*known), rows, reached.episode_return, reached.episode_length)
+        own = jnp.where(rows.reshape(-1) == jnp.arange(rows.size), met.reshape(-1), places)  # a cell once
+        counters = (
+            state.seen.at[own].set(known.seen, mode="drop"),
+            state.chosen.at[explored.chosen].add(1),
+            state.chosen_since_new.at[explored.chosen].set(known.since_new[rows[:, 0]]),
+            state.actions.at[met[:, :-1]].add(valid.astype(jnp.int32), mode="drop"),
+        )
 
-        def merge(carry, rollout):
-            score, length, winner, seen, chosen, since_new, stamps = carry
-            cell, came, points, count, numbers = rollout
-            old_score, old_length = score[cell], length[cell]
-            better = (cell < places) & ((points > old_score) | (points == old_score) & (count < old_length))
-            at = jnp.where(better, cell, places)
-            score = score.at[at].max(points, mode="drop")
-            top = better & (points == score[cell])
-            length = length.at[jnp.where(top & (points > old_score), cell, places)].set(NEVER, mode="drop")
-            length = length.at[jnp.where(top, cell, places)].min(count, mode="drop")
-            won = top & (count == length[cell])
-            winner = winner.at[jnp.where(won, cell, places)].set(numbers, mode="drop")
-            stamps = stamps.at[cell].min(numbers, mode="drop")
-            first_visit = (cell < places) & (stamps[cell] == numbers)
-            stamps = stamps.at[jnp.where(first_visit, cell, places)].set(NEVER, mode="drop")
-            seen = seen.at[jnp.where(first_visit & (cell != came), cell, places)].add(1, mode="drop").at[came].add(1)
-            since_new = since_new.at[came].set(jnp.where(jnp.any(better), 0, since_new[came] + 1))
-            return (score, length, winner, seen, chosen.at[came].add(1), since_new, stamps), None
-
-        carry = (state.score, state.length, state.winner, state.seen, state.chosen, state.chosen_since_new, state.stamps)
-        rollouts = (cells, explored.chosen, reached.episode_return, reached.episode_length, flat)
-        (score, length, winner, seen, chosen, since_new, stamps), _ = jax.lax.scan(merge, carry, rollouts)
-        actions = state.actions.at[before].add(valid.astype(jnp.int32), mode="drop")
-
-        won = (cells < places) & (winner[jnp.minimum(cells, places - 1)] == flat)
-        tree, rows = append(state.tree, steps.action, explored.parents, jnp.any(won, axis=1))
+        tree, added = append(state.tree, steps.action, explored.parents, jnp.any(won, axis=1))
         trails = Trail(
-            jnp.broadcast_to(rows[:, None], won.shape),
+            jnp.broadcast_to(added[:, None], won.shape),
             jnp.broadcast_to(jnp.arange(1, time + 1, dtype=jnp.int32), won.shape),
             jnp.broadcast_to(explored.parents.origin[:, None], (*won.shape, 2)),
         )
         at = jnp.where(won, cells, places).reshape(-1)
-        merged = reached._replace(note=trails, episode_return=None, episode_length=None)
-        rewritten = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), merged)
-        old = state.kept._replace(episode_return=None, episode_length=None)
-        kept = jax.tree.map(lambda x, made: x.at[at].set(made, mode="drop"), old, rewritten)._replace(episode_return=score, episode_length=length)
-        counters = (seen, chosen, since_new, actions)
+        rewritten = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), reached._replace(note=trails))
+        kept = jax.tree.map(lambda x, made: x.at[at].set(made, mode="drop"), state.kept, rewritten)
         if reset_on_update:
             counters = tuple(counter.at[at].set(0, mode="drop") for counter in counters)
-        leading = leader(score, length, jnp.append(at, state.best)) if best == "score" else jnp.int32(END)
-        cleared = {"winner": winner.at[at].set(-1, mode="drop"), "stamps": stamps}
+        leading = leader(kept.episode_return, kept.episode_length, jnp.append(at, state.best)) if best == "score" else jnp.int32(END)
         happened = {"new": new, "accepted": jnp.sum(won, dtype=jnp.int32), "rollouts_accepted": jnp.sum(jnp.any(won, axis=1), dtype=jnp.int32)}
-        return state._replace(kept=kept, **dict(zip(COUNTERS, counters, strict=True)), tree=tree, best=leading, **cleared), happened
+        return state._replace(kept=kept, **dict(zip(COUNTERS, counters, strict=True)), tree=tree, best=leading, scratch=scratch), happened
 
     def numbered(state: Cells, fingerprints):
         """(state, cells i32[L, T] of the fingerprints, out of bounds where there is none, how many are new); new ones are numbered in order."""
@@ -287,7 +266,7 @@ def go_explore(
             episode_return=kept.episode_return.at[old:].set(-jnp.inf), episode_length=kept.episode_length.at[old:].set(NEVER)
         )
         counters = {name: doubled(getattr(state, name)) for name in COUNTERS}
-        return state._replace(table=table, number=number, keys=keys, kept=kept, **counters, **scratch(2 * old))
+        return state._replace(table=table, number=number, keys=keys, kept=kept, **counters, scratch=jnp.full(2 * old, NEVER, jnp.int32))
 
     def leading(state: Cells, longest: int):
         trail, length = jax.tree.map(lambda x: x[state.best], (state.kept.note, state.length))
@@ -312,10 +291,6 @@ def go_explore(
 
 def power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
-
-
-def scratch(places: int) -> dict[str, jax.Array]:
-    return {"winner": jnp.full(places, -1, jnp.int32), "stamps": jnp.full(places, NEVER, jnp.int32)}
 
 
 def nowhere(number: int) -> Trail:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exploration.go_explore import COUNTERS, END, NEVER, START, Cells, leader, scratch
+from exploration.go_explore import COUNTERS, END, NEVER, START, Cells, leader
 from exploration.hash_table import EMPTY, hash_table
 from exploration.hash_table import insert as find_or_add
 from exploration.trajectories import Trail
@@ -76,5 +76,5 @@ def rebuilt(state: Cells, records: Records, keys: np.ndarray, follows_score: boo
     counters = {name: put(getattr(state, name), records.counters[:, n], 0) for n, name in enumerate(COUNTERS)}
     best = leader(score, length, jnp.arange(size, dtype=jnp.int32)) if follows_score else state.best
     return state._replace(
-        table=table._replace(dropped=state.table.dropped), number=number, keys=stored, kept=kept, size=jnp.int32(size), best=best, **counters, **scratch(places)
+        table=table._replace(dropped=state.table.dropped), number=number, keys=stored, kept=kept, size=jnp.int32(size), best=best, **counters
     )

@@ -96,7 +96,8 @@ class Lost(Exception):
 class Crew(NamedTuple):
     """Where workers live. ``take`` and ``give`` raise Lost."""
 
-    start: Callable[[], Any]  # -> a worker
+    start: Callable[[], Any]  # -> a worker, which may still be on its way
+    there: Callable[[Any], bool]  # whether it has come, once that is decided; False: there is no place for it
     give: Callable[[Any, Job], None]
     ready: Callable[[list[Any]], list[int]]  # workers that have jobs -> the places of some that may be taken from; waits
     take: Callable[[Any], tuple[bool, Any]]  # -> (True, Rolled) or (False, what the world said)
@@ -112,7 +113,11 @@ class Explorers:
         self._world: HostWorld | None = None
         self.replaced = 0  # workers that died
         self._crew = crew or processes(recipe)
-        self._workers = [self._crew.start() for _ in range(number)]
+        self._workers = dict(enumerate([self._crew.start() for _ in range(number)]))
+        self._workers = {place: worker for place, worker in self._workers.items() if self._crew.there(worker)}
+        if number and not self._workers:
+            self.close()
+            raise Failure(f"none of {number} workers of the world {recipe.name} found a place")
 
     def run(self, jobs: Sequence[Job]) -> list[Rolled]:
         """All of them, in their order. Raises Failure when a world does."""
@@ -122,27 +127,33 @@ class Explorers:
         found: list[Any] = [None] * len(jobs)
         waiting, attempts, at = list(range(len(jobs)))[::-1], [0] * len(jobs), {}
 
-        def give(number: int) -> None:
-            job = waiting.pop()
-            attempts[job] += 1
-            at[number] = job
-            try:
-                self._crew.give(self._workers[number], jobs[job])
-            except Lost:
-                lost(number)
+        def employ() -> None:
+            """Every worker that is free gets a job, as long as there are jobs."""
+            for number in list(self._workers):
+                if number in self._workers and number not in at and waiting:
+                    at[number] = waiting.pop()
+                    attempts[at[number]] += 1
+                    try:
+                        self._crew.give(self._workers[number], jobs[at[number]])
+                    except Lost:
+                        lost(number)
 
         def lost(number: int) -> None:
+            """Another takes its place, if there is room for one; else those that are left do the work."""
             job = at.pop(number)
-            self._crew.bury(self._workers[number])
+            self._crew.bury(self._workers.pop(number))
             if attempts[job] == ATTEMPTS:
                 raise Failure(f"{ATTEMPTS} worker processes of the world {self.recipe.name} died of the same rollout; were they killed for memory?")
-            self.replaced += 1
-            self._workers[number] = self._crew.start()
             waiting.append(job)
-            give(number)
+            self.replaced += 1
+            worker = self._crew.start()
+            if self._crew.there(worker):
+                self._workers[number] = worker
+            elif not self._workers:
+                raise Failure(f"all workers of the world {self.recipe.name} died, and there is no place for another")
+            employ()
 
-        for number in range(min(len(self._workers), len(jobs))):
-            give(number)
+        employ()
         while at:
             busy = list(at)
             for number in [busy[place] for place in self._crew.ready([self._workers[number] for number in busy])]:
@@ -154,13 +165,12 @@ class Explorers:
                 if not good:
                     raise Failure(f"the world {self.recipe.name}: {answer}")
                 found[at.pop(number)] = answer
-                if waiting:
-                    give(number)
+            employ()
         return found
 
     def close(self) -> None:
-        self._crew.close(self._workers)
-        self._workers = []
+        self._crew.close(list(self._workers.values()))
+        self._workers = {}
 
 
 def answered(world: HostWorld | None, recipe: Recipe, job: Job) -> tuple[HostWorld | None, tuple[bool, Any]]:
@@ -228,4 +238,4 @@ def processes(recipe: Recipe) -> Crew:
             if process.is_alive():
                 process.kill()
 
-    return Crew(start, give, ready, take, lambda worker: worker[0].close(), close)
+    return Crew(start, lambda worker: True, give, ready, take, lambda worker: worker[0].close(), close)

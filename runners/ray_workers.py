@@ -21,10 +21,11 @@ import cloudpickle
 from envs.builder import Failure, Refusal
 from runners.explorers import Crew, Job, Lost, Recipe, answered
 
+PATIENCE = 30.0  # seconds until a worker has found a core
 LOCK = ".venv/bin/python -m pip install -c requirements.lock -r requirements-ray.lock"
 KEEPER = """
 import sys, ray
-found = ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
+found = ray.init("local", num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
 print("ADDRESS", found.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 ray.shutdown()
@@ -86,7 +87,14 @@ def ray_workers(recipe: Recipe, cluster: str, number: int | None, cores: int) ->
     actor, pickled = ray.remote(num_cpus=1, max_restarts=0)(Roller), cloudpickle.dumps(recipe)
 
     def start():
-        return {"actor": actor.remote(pickled), "answer": None}
+        made = actor.remote(pickled)
+        return {"actor": made, "up": made.process.remote(), "answer": None}
+
+    def there(worker):  # a cluster that has lost a machine, or that others use, may have no core for it
+        if ray.wait([worker["up"]], timeout=PATIENCE)[0]:
+            return True
+        ray.kill(worker["actor"])
+        return False
 
     def give(worker, job):
         worker["answer"] = worker["actor"].answer.remote(job)
@@ -107,4 +115,4 @@ def ray_workers(recipe: Recipe, cluster: str, number: int | None, cores: int) ->
         ray.shutdown()
         end(keeper)
 
-    return Crew(start, give, ready, take, lambda worker: None, close), number or int(ray.cluster_resources().get("CPU", 1))
+    return Crew(start, there, give, ready, take, lambda worker: None, close), number or int(ray.cluster_resources().get("CPU", 1))

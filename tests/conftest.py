@@ -1,5 +1,7 @@
 """What every test starts from: this checkout first on the path, two CPU devices, a compilation cache of its own."""
 
+import gc
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -33,6 +35,19 @@ def draws():
 def pytest_configure(config):
     # two workers may read and write one entry of the cache at once; the reader then compiles for itself
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+
+
+MAPS = Path("/proc/self/maps")  # Linux allows a process 65,530 mappings; a program that jax has compiled and still knows takes three, and the next is a crash
+EVERY, MOST = 25, 25_000  # tests between two looks, mappings
+finished = itertools.count(1)
+
+
+def pytest_runtest_logfinish():
+    if next(finished) % EVERY == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 def long_ones() -> list[str]:

@@ -15,6 +15,7 @@ from runners.compose import COMMAND
 from runners.dashboard import charts
 from runners.dashboard import runs as found
 from runners.dashboard.runs import Runs
+from runners.report.archives import archive_maps, how_to_draw
 from runners.report.curves import differing_settings, groups, metrics, shown
 from runners.report.tables import commands
 
@@ -174,10 +175,17 @@ def compare_tab(runs, chosen, chosen_metrics, by, options):
 
 
 def maps_tab(runs, chosen, chosen_metrics, by, options):
-    figures = [figure for run in chosen if (figure := charts.visits(run, runs.place(run))) is not None]
-    if not figures:
-        return html.P("None of these runs has a map: their worlds are no grids.", className="note")
-    return html.Div([dcc.Graph(figure=figure, config={"displaylogo": False}) for figure in figures], className="media")
+    parts = []
+    for run in chosen:
+        place = runs.place(run)
+        if (figure := charts.visits(run, place)) is not None:
+            parts.append(dcc.Graph(figure=figure, config={"displaylogo": False}))
+        drawn, command = archive_maps(run), how_to_draw(run)
+        parts += [html.Figure([picture(f"/media/{place}/pictures/{png.name}", "image"), html.Figcaption(f"archive of {place}: {png.name}")]) for png in drawn]
+        if command and not drawn:
+            parts.append(html.Div([html.P(f"The archive of {place} has not been drawn yet:", className="note"), html.Pre(command)]))
+    nothing = "None of these runs has a map: their worlds are no grids, and they keep no archive."
+    return html.Div(parts or html.P(nothing, className="note"), className="media", id="maps")
 
 
 def media_tab(runs, chosen, chosen_metrics, by, options):
@@ -216,4 +224,3 @@ def text_table(heads: list[str], body: list[list[str]]) -> html.Table:
 
 def number(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
-

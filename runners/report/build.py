@@ -13,6 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from runners.report import comparison, figures, maps, page, tables, written
+from runners.report.archives import archive_maps, how_to_draw
 from runners.report.curves import Group, full_names, groups, metrics, relative, worlds
 from runners.report.read import Run
 from runners.rundir import write_atomically
@@ -79,15 +80,12 @@ def sections(world: str, found: Sequence[Group], looks: dict[str, figures.Style]
     return kept
 
 
-def archive_maps(run: Run) -> str:
-    """The pictures of a run's archives that ``demonstrate`` has drawn, or how to have them; "" for runs without archives."""
-    if not any("archive/cells" in row for row in run.rows):
-        return ""
-    drawn = sorted((run.path / "pictures").glob("archive-[0-9]*.png"))
-    if not drawn:
-        command = f"scripts/farlands demonstrate {relative(run.path)} which=map"
-        return page.paragraph("Where the cells of games with rooms and of maps are:") + page.preformatted(command)
-    return "".join(page.image(png, f"Cells of {run.name}, member {png.stem.rpartition('-')[2]}, as they were when demonstrate drew them") for png in drawn)
+def archive_section(run: Run) -> str:
+    """The maps of a run's archives, or how to have them; "" for runs without archives."""
+    drawn, command = archive_maps(run), how_to_draw(run)
+    if not drawn and command:
+        return page.paragraph("Where the cells of games with rooms and of maps are, and what a search over policies keeps:") + page.preformatted(command)
+    return "".join(page.image(png, f"The archive of {run.name}, member {png.stem.rpartition('-')[2]}, as it was when this was drawn") for png in drawn)
 
 
 def order(metric: str) -> int:
@@ -110,7 +108,7 @@ def build(runs: Sequence[Run], folder: Path, file: Path) -> list[Path]:
             png = save(section.figure, folder / f"{section.name}{suffix}.png")
             pictures.setdefault(section.heading, []).append(page.image(png, section.caption))
             files.append(png)
-    archives = "".join(map(archive_maps, runs))
+    archives = "".join(map(archive_section, runs))
     pictures |= {"Archive maps": [archives]} if archives else {}
     scores = comparison.scores(by_world) if found else None
     if scores:

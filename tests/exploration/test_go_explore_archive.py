@@ -94,7 +94,7 @@ def test_merges_as_the_published_algorithm_does(reset):
         state, happened = insert(state, key, explored)
         told.merge(explored, reset)
         host, size = jax.tree.map(np.asarray, state), len(told.order)
-        assert host.size == size and not np.any(host.winner != -1) and not np.any(host.stamps != NEVER)
+        assert host.size == size and not np.any(host.scratch != NEVER)
         cells = [told.cells[name] for name in told.order]
         for field, found in (("score", host.score), ("length", host.length), *((name, getattr(host, name)) for name in COUNTERS)):
             assert found[:size].tolist() == [cell[field] for cell in cells], (number, field)

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from envs.builder import Refusal
 from runners.compose import CONFIGS
 from runners.dashboard import charts, runs
 from runners.dashboard.app import difference
 from runners.dashboard.command import parsed
+from runners.report.archives import archive_maps, how_to_draw
 from runners.report.curves import Curve, groups
 from runners.report.statistics import estimate, quick
 from tests.runners.test_report import CONFIG, FOUR, make
@@ -37,6 +39,8 @@ def folder(tmp_path):
     make(made / "inner" / "third", FOUR[:2], env={"_target_": "envs.gymnasium.gymnasium", "id": "CartPole-v1"})
     (made / "first" / "report").mkdir()
     (made / "first" / "report" / "picture.png").write_bytes(bytes.fromhex("89504e470d0a1a0a"))
+    (made / "second" / "pictures").mkdir()
+    Image.new("RGB", (40, 30), "red").save(made / "second" / "pictures" / "archive-0.png")
     (made / "broken").mkdir()
     (made / "broken" / "config.yaml").write_text("[")
     return made
@@ -201,6 +205,7 @@ def test_the_page_in_a_browser(server, folder, tmp_path):
         wait.until(lambda _: "vmap.exploration.scale=[1,2]" in page.find_element(By.ID, "commands").text)
         tab("Maps")
         wait.until(lambda _: len(page.find_elements(By.CSS_SELECTOR, "#content .heatmaplayer")) == 1)
+        wait.until(lambda _: [e.get_property("naturalWidth") for e in page.find_elements(By.CSS_SELECTOR, "#maps img")] == [40])  # the archive's map
         tab("Curves")
         wait.until(lambda _: page.find_elements(By.CSS_SELECTOR, "#curves .legendtext"))
         with open(folder / "second" / "metrics.jsonl", "a") as file:  # it goes on
@@ -216,7 +221,13 @@ def test_the_page_in_a_browser(server, folder, tmp_path):
         assert said == []
     finally:
         page.quit()
-    from PIL import Image
-
     for name in ("curves", "compare", "later"):
         assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).std() > 10, f"{name} is blank"
+
+
+def test_how_to_draw_an_archive_is_said_where_nobody_has(folder):
+    found = {run.name: run for run in runs.Runs(folder).all()}
+    assert [png.name for png in archive_maps(found["second"])] == ["archive-0.png"] and archive_maps(found["first"]) == []
+    assert how_to_draw(found["first"]) is None
+    for metric, command in (("archive/cells", "demonstrate"), ("search/coverage", "elites")):
+        assert f" {command} " in how_to_draw(found["first"]._replace(rows=[{metric: 1.0}]))

@@ -15,7 +15,7 @@ from envs.deep_sea import deep_sea, optimal_return
 from runners import api, archive_map, maze_map, play
 from runners.compose import compose
 from runners.demonstrate import demonstrate, read
-from runners.report.build import archive_maps
+from runners.report.build import archive_section
 from runners.report.read import read_run
 from tests.runners.test_go_explore import SEA
 from tests.runners.test_host_go_explore import KNOWN
@@ -82,7 +82,7 @@ def test_a_worlds_map_is_drawn_and_is_in_the_report(sea):
     assert {column for row, column in places.values() if row == 7} == set(range(8))
     with Image.open(told["picture"]) as picture:
         assert min(picture.size) > 400
-    page = archive_maps(read_run(Path(sea)))
+    page = archive_section(read_run(Path(sea)))
     assert page.count("data:image/png") == 1 and "member 1" in page
 
 

@@ -21,7 +21,7 @@ from runners import api, checkpoint
 from runners.compose import compose
 from runners.demonstrate import demonstrate, read
 from runners.experiment import experiment
-from runners.explorers import Explorers, Job, Recipe
+from runners.explorers import Crew, Explorers, Job, Lost, Recipe
 from tests.runners.test_go_explore import cells_of, equal
 from tests.runners.tiny import batch_of
 
@@ -175,6 +175,37 @@ def test_a_rollout_that_kills_its_workers_ends_the_run_in_one_line():
 
 def deadly():
     os._exit(1)
+
+
+def crew_without_room(places, mortal):
+    """Workers that have room in so many places, and of which the ``mortal`` die of their first job."""
+    born = []
+
+    def start():
+        born.append([])
+        return len(born) - 1
+
+    def take(worker):
+        if worker in mortal:
+            raise Lost
+        return True, born[worker].pop()
+
+    def give(worker, job):
+        born[worker].append(job)
+
+    return Crew(start, lambda worker: worker < places, give, lambda workers: [len(workers) - 1], take, lambda worker: None, lambda workers: None)
+
+
+def test_workers_that_are_left_do_the_work_of_one_that_finds_no_place():
+    recipe, jobs = Recipe(deadly, None, None, "made up"), list(range(7))
+    assert Explorers(recipe, 3, crew_without_room(2, {})).run(jobs) == jobs
+    for mortal in ({0}, {1}):
+        explorers = Explorers(recipe, 2, crew_without_room(2, mortal))
+        assert explorers.run(jobs) == jobs and explorers.replaced == 1 and explorers.run(jobs) == jobs
+    with pytest.raises(Failure, match="no place for another"):
+        Explorers(recipe, 2, crew_without_room(2, {0, 1})).run(jobs)
+    with pytest.raises(Failure, match="none of 2 workers"):
+        Explorers(recipe, 2, crew_without_room(0, {}))
 
 
 @pytest.mark.parametrize(
