@@ -29,6 +29,7 @@ class Distribution(NamedTuple):
     entropy: Callable  # (parameters, raw) -> [...]; for tanh-normal a one-sample estimate at ``raw``
     to_action: Callable  # raw -> action
     from_action: Callable  # action -> raw
+    tempered: Callable  # (parameters, temperature [...]) -> parameters: logits divided by it, standard deviations times it
     has_log_std: bool = False  # the network adds a state-independent log standard deviation
 
 
@@ -50,6 +51,7 @@ def categorical(space: spaces.Discrete) -> Distribution:
         entropy=entropy,
         to_action=lambda raw: raw + start,
         from_action=lambda action: (action - start).astype(jnp.int32),
+        tempered=lambda logits, temperature: logits / temperature[..., None],
     )
 
 
@@ -88,6 +90,7 @@ def tanh_normal(space: spaces.Box) -> Distribution:
         entropy=lambda parameters, raw: -log_prob(parameters, raw),
         to_action=lambda raw: low + half * (jnp.tanh(raw).reshape(*raw.shape[:-1], *space.shape) + 1.0),
         from_action=from_action,
+        tempered=lambda parameters, temperature: parameters.at[..., size:].add(jnp.log(temperature)[..., None]),
         has_log_std=True,
     )
 

@@ -123,6 +123,17 @@ def with_random_start(env: Environment, most: int) -> Environment:
     return env._replace(spec=spec, reset=reset, costly_reset=True, undisturbed=undisturbed(env))
 
 
+def with_action_noise(env: Environment, probability: float | jax.Array) -> Environment:
+    """``env`` in which a uniformly random action is done with ``probability`` (may be traced) instead of the one given."""
+
+    def step(state, key, action):
+        chance_key, action_key, world_key = jax.random.split(key, 3)
+        noise = sample_action(env.spec.action, action_key, 1)[0]
+        return env.step(state, world_key, jnp.where(jax.random.uniform(chance_key) < probability, noise.astype(jnp.asarray(action).dtype), action))
+
+    return env._replace(spec=env.spec._replace(deterministic=False), step=step, undisturbed=None)
+
+
 def _of_world(render: Callable | None) -> Callable | None:
     return None if render is None else lambda state: render(state.world)
 

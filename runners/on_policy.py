@@ -45,6 +45,7 @@ class Guide(NamedTuple):
     tell: Callable[[PyTree, Transition], tuple[PyTree, dict]]  # (state, steps [T, N]) -> (state, metrics)
     learnt: Callable[[Assessed], Assessed]  # with weights of the steps, and steps to imitate
     counted: Callable[[Assessed], Assessed]  # as episodes are counted
+    watched: Callable[[PyTree], Source] | None = None  # state -> the source of evaluations, where it depends on the state
 
 
 def unguided(source: Source) -> Guide:
@@ -143,4 +144,16 @@ def training(env: Environment, pieces: Iteration, guide: Guide, rollout: int, ev
 
         return {"rollout": rolled, "bonus score": assessed, "agent learn": learnt, "bonus update and the rest": step}
 
-    return Runner(init, step, acts.evaluate, spec, lanes * rollout, env, acts.start, acts.watch, parts, agent, bonus.info.augments)
+    def watched(state):
+        return interaction(guide.watched(state.guide), pieces, evaluation_mode) if guide.watched else acts
+
+    def evaluate(state, key):
+        return watched(state).evaluate(state, key)
+
+    def start(state, key):
+        return watched(state).start(state, key)
+
+    def watch(state, carry, key):
+        return watched(state).watch(state, carry, key)
+
+    return Runner(init, step, evaluate, spec, lanes * rollout, env, start, watch, parts, agent, bonus.info.augments)

@@ -9,16 +9,18 @@ sizes of the papers, which minigrid does not register.
 
 from __future__ import annotations
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
 from envs.base import Environment, Spec, TimeStep
-from envs.builder import FLAG, Choice, Integer, Optional, Refusal, Text, closest, options
+from envs.builder import FLAG, FRACTION, Choice, Integer, Optional, Refusal, Text, closest, options
 from envs.minigrid import core, pictures, views
 from envs.minigrid.tasks import TASKS
-from envs.wrappers import with_random_start
+from envs.wrappers import with_action_noise, with_random_start
 
 
 @options(
@@ -29,6 +31,7 @@ from envs.wrappers import with_random_start
     see_through=Optional(FLAG),
     layout=Optional(Integer(0)),
     random_start=Integer(0, 1000),
+    action_noise=FRACTION,
 )
 def minigrid(
     *,
@@ -39,6 +42,7 @@ def minigrid(
     see_through: bool | None = None,
     layout: int | None = None,
     random_start: int = 0,
+    action_noise: float | jax.Array = 0.0,
 ) -> Environment:
     """The MiniGrid task ``id``.
 
@@ -50,6 +54,7 @@ def minigrid(
       see_through: whether walls and closed doors hide what is behind; None is the task's own choice.
       layout: the seed of the one level that all episodes have; None draws a level for each.
       random_start: episodes begin after 0 to so many uniformly random actions; their steps count.
+      action_noise: with this probability a uniformly random action is done instead of the one given.
 
     info: ``position`` i32[2] (row, column); ``state_id`` uint32[2], a fingerprint of level, agent and what it carries, for exact counts.
     """
@@ -93,6 +98,8 @@ def minigrid(
     )
     render = lambda state: pictures.picture(state, view_size, clear)  # noqa: E731
     made = Environment(spec, reset, step, render, costly_reset=layout is None)
+    if not (isinstance(action_noise, numbers.Real) and action_noise == 0):
+        made = with_action_noise(made, action_noise)
     return with_random_start(made, random_start) if random_start else made
 
 

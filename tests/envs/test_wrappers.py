@@ -15,7 +15,7 @@ from envs.base import Environment, HostEnvironment, Spec, TimeStep, undisturbed
 from envs.builder import Refusal, build
 from envs.deep_sea import deep_sea
 from envs.gymnasium import gymnasium as gymnasium_world
-from envs.wrappers import with_random_start, wrapped
+from envs.wrappers import with_action_noise, with_random_start, wrapped
 from runners.compose import compose
 from runners.experiment import experiment
 from runners.source import jax_source
@@ -117,6 +117,15 @@ def test_actions_are_repeated_as_often_as_said(play, probability):
 def test_with_certainty_the_first_action_of_an_episode_is_its_only_one(play):
     _, executed = play(np.arange(12, dtype=np.int32), spaces.Discrete(FAR), 4, sticky_actions=1.0)
     assert executed.tolist() == [0] * 4 + [4] * 4 + [8] * 4
+
+
+def test_action_noise_replaces_as_many_actions_as_said():
+    env = with_action_noise(echo(), 0.4)
+    keys = jax.random.split(jax.random.PRNGKey(0), 4000)
+    state = env.reset(keys[0])[0]
+    executed = jax.vmap(lambda key: env.step(state, key, jnp.int32(FAR + 1))[1].obs)(keys)
+    assert abs(float(jnp.mean(executed != FAR + 1)) - 0.4) < 4 * math.sqrt(0.24 / 4000) and not env.spec.deterministic
+    assert len(set(np.asarray(executed).tolist())) > 1000  # drawn one by one
 
 
 def test_a_traced_probability():
