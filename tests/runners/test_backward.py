@@ -17,7 +17,7 @@ from runners import api, dataset
 from runners.backward import Rules, at_the_worlds_start, discounted, lowest, mean_value, steering
 from runners.compose import compose
 from runners.dataset import Episodes
-from runners.demonstrations import Demonstration, checksum, read, replayed
+from runners.demonstrations import Demonstration, checksum, episodes, read, replayed
 from runners.source import jax_source
 from tests.runners.test_resume import split_equals_whole
 from tests.runners.tiny import TINY
@@ -210,6 +210,14 @@ def test_the_runner_refuses_in_one_line(tmp_path, settings, said):
     assert not (tmp_path / "runs").exists()
 
 
+def test_demonstrations_are_data_for_others():
+    """Back to back, with the true successors; what does not end its episode is cut."""
+    made = episodes(row(3), [shown([1, 0]), shown([1, 1, 1])])
+    assert made.obs.tolist() == [0, 1, 1, 0, 1, 2, 3] and made.action.tolist() == [1, 0, 1, 1, 1] and made.reward.tolist() == [1, 0, 1, 1, 1]
+    assert made.terminated.tolist() == [False] * 4 + [True] and made.truncated.tolist() == [False, True, False, False, False]
+    assert made.lengths.tolist() == [2, 3]
+
+
 # --- whole runs --------------------------------------------------------------------------------------------------------
 
 
@@ -229,3 +237,13 @@ def test_the_start_moves_back_to_the_beginning_and_the_sea_is_crossed(tmp_path):
     rows = api.metrics(summary["run_dir"])
     assert rows[0]["backward/start"] > 6 and all(member["metrics"]["backward/start"] <= 1 for member in summary["members"])
     assert all(member["metrics"]["evaluation/success"] == 1.0 for member in summary["members"])
+
+
+@pytest.mark.medium
+def test_what_was_shown_is_cloned_and_ppo_goes_on_from_it(tmp_path):
+    file, quiet = saved(tmp_path, actions=RIGHT), ["exploration=none", f"env.size={SIZE}", "seeds=1", "agent.hidden=[16]", "logger.console=false"]
+    cloning = compose(["agent=behaviour_cloning", *quiet, f"runner.data={file}", "total_steps=300", "agent.learning_rate=1e-2"])
+    cloned = api.train(cloning, tmp_path)
+    assert cloned["results"]["evaluation/success/median"] == 1.0
+    begun = compose([*quiet, f"init_from={cloned['run_dir']}", "total_steps=128", "runner.lanes=8", "runner.rollout=16", "agent.learning_rate=1e-9"])
+    assert api.train(begun, tmp_path)["results"]["evaluation/success/median"] == 1.0
