@@ -137,7 +137,7 @@ def _replayed(env: Environment, demonstrations: Sequence[Demonstration]) -> Repl
     def one(origin, actions):
         def step(carry, action):
             world, obs = carry
-            world, seen = env.step(calm.heed(world), jax.random.PRNGKey(0), action)
+            world, seen = calm.step(world, jax.random.PRNGKey(0), action)
             return (world, seen.obs), (carry, seen.reward.astype(jnp.float32), seen.terminated, seen.truncated)
 
         last, (before, *told) = jax.lax.scan(step, calm.reset(origin), actions)

@@ -1,6 +1,6 @@
 """Experiments in phases: what ``after`` says is run first, what it found is demonstrated, and the run learns from that.
 
-    after: [experiment=go_explore/doorkey_explore]        # words of a command line
+    "after=['experiment=go_explore/doorkey_explore']"        words of a command line; in a file, after: [experiment=go_explore/doorkey_explore]
 
 The run of the first phase has a directory of its own and is found there when it is finished, as any run; then the best trajectory that ended an episode is
 written for each of its members that have succeeded (``farlands demonstrate RUN which=end``), where it is not written yet; and the second phase is a run with

@@ -59,4 +59,4 @@ class Words(NamedTuple):
         return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(word, str) and word.strip() for word in value)
 
     def describe(self) -> str:
-        return "a list of words of a command line, as [experiment=go_explore/doorkey_explore]"
+        return "a list of words of a command line, as \"after=['experiment=go_explore/doorkey_explore']\""
