@@ -127,6 +127,7 @@ AGENTS: dict[str, AgentCase] = {
     "ppo": AgentCase(tiny_ppo()),
     "ppo/box_actions": AgentCase(tiny_ppo(), action=BOX_ACTIONS),
     "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6, value_coef=0.0), streams=TWO),  # its layers would serve the values as well
+    "ppo/tempered": AgentCase(tiny_ppo(recurrent=6, start_temperature=2.0, start_steps=1)),
     "ppo/codes": AgentCase(tiny_ppo(), CODES),
     "ppo/pixels": AgentCase(tiny_ppo(), PIXELS),
     "ppo/augmented": AgentCase(tiny_ppo(), AUGMENTED),
