@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from gymnasium import spaces
 
 from agents import actor_critic
 from agents.base import Agent, Imitation, Learnt, Rollout, Signal
@@ -60,6 +61,8 @@ class PPOState(NamedTuple):
     normalize_obs=FLAG,
     normalize_rewards=FLAG,
     mix=Choice(MIXES),
+    start_temperature=POSITIVE,
+    start_steps=Integer(0),
 )
 def ppo(
     spec: Spec,
@@ -84,8 +87,16 @@ def ppo(
     normalize_obs=False,
     normalize_rewards=False,
     mix="heads",
+    start_temperature=1.0,
+    start_steps=100,
 ) -> Agent:
-    """PPO for Discrete and Box actions; ``recurrent`` is the width of a GRU (0: feed-forward)."""
+    """PPO for Discrete and Box actions; ``recurrent`` is the width of a GRU (0: feed-forward). Exploring, and in the losses, logits of the first
+    ``start_steps`` steps of an episode are divided by ``start_temperature``. Raises Refusal for temperatures other than 1 of Box actions: no logits."""
+    tempered = isinstance(start_temperature, jax.Array) or start_temperature != 1
+    if tempered and not isinstance(spec.action, spaces.Discrete):
+        raise Refusal(f"agent.start_temperature divides logits, and the actions of {spec.name!r} are {spec.action}; leave it at 1")
+    if normalize_obs and isinstance(spec.observation, spaces.Dict) and actor_critic.TEMPERATURE in spec.observation.spaces:
+        raise Refusal("agent.normalize_obs=true would rescale the temperature that the runner shows beside the observation; leave it at false")
     heads = len(spec.streams) if mix == "heads" else 1
     network = actor_critic.actor_critic(spec, heads=heads, hidden=hidden, activation=activation, encoder=encoder, recurrent=recurrent)
     policy = network.distribution
@@ -103,20 +114,31 @@ def ppo(
     def prepared(state, obs):
         return moments_normalize(state.obs_moments, obs, limit=10.0) if normalize_obs else obs
 
+    def start(state, lanes):
+        return (network.start(lanes), jnp.zeros(lanes, jnp.int32)) if tempered else network.start(lanes)
+
+    def of_network(memory):
+        return memory[0] if tempered else memory
+
     def act(state, key, inputs):
         memory, obs, first, mode = inputs
-        memory, parameters, value = network.apply(state.params, memory, prepared(state, obs), first)
+        age = jnp.where(first, 0, memory[1] + 1) if tempered else None
+        memory, parameters, value = network.apply(state.params, of_network(memory), prepared(state, obs), first)
+        extras = {}
+        if tempered:
+            extras["temperature"] = jnp.where(age < start_steps, jnp.asarray(start_temperature, jnp.float32), 1.0)
+            parameters = parameters / extras["temperature"][..., None]
         raw = policy.sample(parameters, key) if mode == "explore" else policy.mode(parameters)
-        extras = {"raw": raw, "log_prob": policy.log_prob(parameters, raw), "value": value}
+        extras |= {"raw": raw, "log_prob": policy.log_prob(parameters, raw), "value": value}
         if recurrent:
             extras["memory"] = memory  # after the step: what a truncated episode bootstraps with
-        return memory, policy.to_action(raw), extras
+        return (memory, age) if tempered else memory, policy.to_action(raw), extras
 
     def advantages(state, rollout: Rollout, signal: Signal):
         """(advantages [T, N], value targets [T, N, heads])."""
         steps = rollout.transitions
         value = rollout.extras["value"]
-        _, _, last = network.apply(state.params, rollout.last_memory, prepared(state, rollout.last_obs), rollout.last_first)
+        _, _, last = network.apply(state.params, of_network(rollout.last_memory), prepared(state, rollout.last_obs), rollout.last_first)
         following = jnp.concatenate([value[1:], last[None]])
 
         def successors():
@@ -145,6 +167,7 @@ def ppo(
         ``imitation``: its coefficients."""
         memory, batch = batch
         parameters, value = network.unroll(params, memory, batch["obs"], batch["first"])
+        parameters = parameters / batch["temperature"][..., None] if tempered else parameters
         mean = weighted_mean(batch["weight"]) if "weight" in batch else jnp.mean
         advantage = batch["advantage"]
         if normalize_advantages:
@@ -189,14 +212,14 @@ def ppo(
             state = state._replace(reward_scale=scale)
         advantage, target = advantages(state, rollout, signal)
         data = {"obs": prepared(state, steps.obs), "first": steps.first, "advantage": advantage, "target": target}
-        data |= {name: rollout.extras[name] for name in ("raw", "log_prob", "value")}
+        data |= {name: rollout.extras[name] for name in ("raw", "log_prob", "value", *(("temperature",) if tempered else ()))}
         if signal.weights is not None:
             data["weight"] = signal.weights
         if (imitation := signal.imitation) is not None:
             data |= {"imitated": imitation.weight, "returns": imitation.returns}
             done_by_it = imitation.weight.reshape(*imitation.weight.shape, *[1] * (data["raw"].ndim - 2)) > 0
             data["raw"] = jnp.where(done_by_it, policy.from_action(steps.action), data["raw"])
-        batches = minibatcher(data, rollout.memory, minibatches, recurrent)
+        batches = minibatcher(data, of_network(rollout.memory), minibatches, recurrent)
         learning = learning_rate * SCHEDULES[learning_rate_schedule](signal.progress)
         entropy_weight = entropy_coef * SCHEDULES[entropy_schedule](signal.progress)
 
@@ -219,7 +242,7 @@ def ppo(
     def encode(state, obs):
         return network.encode(state.params, prepared(state, obs))
 
-    return Agent(init=init, start=lambda state, lanes: network.start(lanes), act=act, learn=learn, encode=encode)
+    return Agent(init=init, start=start, act=act, learn=learn, encode=encode)
 
 
 def weighted_mean(weights):

@@ -97,7 +97,8 @@ class Undisturbed(NamedTuple):
     """How an episode is made again in a world that disturbs what agents do: from the start that was drawn, with the actions that are given."""
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]  # key -> (state, obs), before any random actions
-    heed: Callable[[PyTree], PyTree] = lambda state: state  # state -> the same, in which the next action is executed as it is given
+    step: Callable[[PyTree, Key, jax.Array], tuple[PyTree, TimeStep]]  # that executes the action as it is given
+    heed: Callable[[PyTree], PyTree] = lambda state: state  # state -> the same, in which the world's own next step does so
     deterministic: bool = True  # same start and actions, same outcome
 
 
@@ -114,7 +115,7 @@ class Environment(NamedTuple):
 
 
 def undisturbed(env: Environment) -> Undisturbed:
-    return env.undisturbed or Undisturbed(env.reset, deterministic=env.spec.deterministic)
+    return env.undisturbed or Undisturbed(env.reset, env.step, deterministic=env.spec.deterministic)
 
 
 class HostLanes(NamedTuple):

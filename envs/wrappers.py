@@ -69,13 +69,18 @@ def with_sticky_actions(env: Environment, probability: float | jax.Array) -> Env
 
     def begun(key):
         world, obs = calm.reset(key)
-        return StickyState(calm.heed(world), jnp.zeros(shape, jax.dtypes.canonicalize_dtype(dtype)), jnp.bool_(True)), obs
+        return StickyState(world, jnp.zeros(shape, jax.dtypes.canonicalize_dtype(dtype)), jnp.bool_(True)), obs
+
+    def do(state, key, action):
+        executed = jnp.asarray(action, state.action.dtype)
+        world, timestep = calm.step(state.world, key, executed)
+        return StickyState(world, executed, jnp.bool_(False)), timestep
 
     def heed(state):
         return state._replace(world=calm.heed(state.world), first=jnp.ones_like(state.first))
 
     calm, spec = undisturbed(env), env.spec._replace(deterministic=False)
-    calmed = Undisturbed(begun, heed, calm.deterministic)
+    calmed = Undisturbed(begun, do, heed, calm.deterministic)
     return env._replace(spec=spec, reset=reset, step=step, render=_of_world(env.render), undisturbed=calmed)
 
 

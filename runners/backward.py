@@ -13,7 +13,7 @@ The last ``imitation_lanes`` lanes do all that a demonstration does, and their s
 scaled so that the demonstrations' discounted rewards to go are ``value_scale`` on average. Evaluations are in the world as it is, from its own start, and
 ``episode/...`` counts only episodes from there.
 
-Departures: no burn-in of rollouts, since the memory that they began with is kept; no L2 term; no lower temperature in tests, which are greedy; the
+Departures: no burn-in of rollouts, since the memory that they began with is kept; no L2 term; no lower temperature in tests; the
 virtual demonstration has no lag rule, and its success is the lowest final score of the others.
 """
 

@@ -21,6 +21,7 @@ from gymnasium import spaces
 from envs.base import Environment, Lanes, undisturbed
 from envs.builder import Refusal
 from runners import dataset
+from runners.dataset import Episodes
 
 LARGEST = 2**31  # bytes: the compiler takes no larger constants
 
@@ -41,6 +42,12 @@ class Replayed(NamedTuple):
     rewards: jax.Array  # f32[D, L]; 0 beyond the end
     returns: np.ndarray  # f32[D, L + 1]; rewards so far; beyond the end the final one
     lengths: np.ndarray  # i32[D]
+    terminated: np.ndarray  # bool[D]; by their last step
+
+
+def are(path: str) -> bool:
+    """Whether there are demonstrations at a path, rather than a data set."""
+    return Path(path).is_file() or (Path(path) / "config.yaml").exists()
 
 
 def read(paths: str | Sequence[str]) -> list[Demonstration]:
@@ -130,22 +137,38 @@ def _replayed(env: Environment, demonstrations: Sequence[Demonstration]) -> Repl
     def one(origin, actions):
         def step(carry, action):
             world, obs = carry
-            world, seen = env.step(calm.heed(world), jax.random.PRNGKey(0), action)
-            return (world, seen.obs), (carry, seen.reward.astype(jnp.float32), seen.terminated | seen.truncated)
+            world, seen = calm.step(world, jax.random.PRNGKey(0), action)
+            return (world, seen.obs), (carry, seen.reward.astype(jnp.float32), seen.terminated, seen.truncated)
 
-        last, (before, reward, done) = jax.lax.scan(step, calm.reset(origin), actions)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), before, last), reward, done
+        last, (before, *told) = jax.lax.scan(step, calm.reset(origin), actions)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), before, last), *told
 
     origins = jnp.stack([jnp.asarray(made.origin, jnp.uint32) for made in demonstrations])
-    (world, obs), reward, done = jax.jit(jax.vmap(one))(origins, jnp.asarray(padded))
-    reward, done, inside = np.array(reward), np.asarray(done), np.arange(longest) < lengths[:, None]
-    for made, got, ended, n in zip(demonstrations, reward, done, lengths, strict=True):
+    (world, obs), *told = jax.jit(jax.vmap(one))(origins, jnp.asarray(padded))
+    (reward, terminated, truncated), inside = map(np.array, told), np.arange(longest) < lengths[:, None]
+    for made, got, ended, n in zip(demonstrations, reward, terminated | truncated, lengths, strict=True):
         _refuse_another(made, env, got[:n], ended[:n])
     reward[~inside] = 0.0
     returns = np.concatenate([np.zeros((demos, 1), np.float32), np.cumsum(reward, axis=1, dtype=np.float32)], axis=1)
     time = jnp.broadcast_to(jnp.arange(longest + 1, dtype=jnp.int32), (demos, longest + 1))
     states = Lanes(world, obs, jnp.ones((demos, longest + 1), bool), jnp.asarray(returns), time)
-    return Replayed(states, jnp.asarray(padded), jnp.asarray(reward), returns, lengths)
+    last = (np.arange(demos), lengths - 1)
+    return Replayed(states, jnp.asarray(padded), jnp.asarray(reward), returns, lengths, terminated[last])
+
+
+def episodes(env: Environment, demonstrations: Sequence[Demonstration]) -> Episodes:
+    """What they saw and did, in ``env``, for whoever learns from data. A demonstration that did not end its episode is cut where it ends."""
+    made = replayed(env, demonstrations)
+    ends = made.lengths - 1
+
+    def steps(values, extra: int = 0):
+        return np.concatenate([np.asarray(x)[: n + extra] for x, n in zip(values, made.lengths, strict=True)])
+
+    last = [np.arange(n + 1) == n for n in ends]
+    terminated = np.concatenate([at & ended for at, ended in zip(last, made.terminated, strict=True)])
+    truncated = np.concatenate([at & ~ended for at, ended in zip(last, made.terminated, strict=True)])
+    obs = jax.tree.map(lambda x: steps(x, 1), made.states.obs)
+    return Episodes(obs, steps(made.actions), steps(made.rewards), terminated, truncated, {}, made.lengths.astype(np.int64))
 
 
 def _legal(made: Demonstration, env: Environment) -> np.ndarray:

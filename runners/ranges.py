@@ -48,3 +48,15 @@ class Runs(NamedTuple):
 
     def describe(self) -> str:
         return self.what
+
+
+class Words(NamedTuple):
+    """Words of a command line; static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(word, str) and word.strip() for word in value)
+
+    def describe(self) -> str:
+        return "a list of words of a command line, as \"after=['experiment=go_explore/doorkey_explore']\""

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from agents.actor_critic import actor_critic
 from agents.base import Imitation, Rollout, Signal
 from agents.base import RewardStream as Stream
 from agents.ppo import ppo
 from envs.base import Spec, Transition
+from envs.builder import Refusal
 from tests.laws.data import assert_equal, quick
 
 T, N, KEY = 4, 3, jax.random.PRNGKey(0)
@@ -84,3 +86,41 @@ def test_demonstrated_actions_become_likelier_where_they_paid_more(action, retur
     else:
         np.testing.assert_array_equal(now, before)
         assert not loss.any()
+
+
+def test_the_first_steps_of_an_episode_are_drawn_with_another_temperature():
+    """In its first two steps logits are halved; an episode that ends begins again; the loss is of the same policy."""
+    agent, spec = learner(start_temperature=2.0, start_steps=2), Spec(spaces.Box(-1, 1, (2,)), spaces.Discrete(3, start=1))
+    network = actor_critic(spec, heads=1, hidden=(8,), activation="tanh", encoder="auto", recurrent=0)
+    first = jnp.array([[True], [False], [False], [False], [True]]) & jnp.ones(N, bool)
+
+    @quick
+    def life():
+        state = agent.init(KEY)
+        state = state._replace(params=jax.tree.map(lambda x: 20 * x, state.params))
+        obs, memory, found = jax.random.normal(KEY, (N, 2)), agent.start(state, N), []
+        for t in range(5):
+            memory, _, extras = agent.act(state, jax.random.fold_in(KEY, t), (memory, obs, first[t], "explore"))
+            found.append(extras)
+        return network.apply(state.params, (), obs, first[0])[1], jax.tree.map(lambda *x: jnp.stack(x), *found)
+
+    logits, found = life()
+    divisor = np.array([2, 2, 1, 1, 2])[:, None, None]
+    expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits / divisor)), np.asarray(found["raw"])[..., None], -1)[..., 0]
+    np.testing.assert_allclose(found["log_prob"], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(Refusal, match="divides logits"):
+        learner(BOX, start_temperature=2.0)
+
+
+def test_a_first_update_knows_the_temperature_that_was_acted_with():
+    """Before anything is learnt the policy is the one that acted: no divergence."""
+    agent = learner(start_temperature=3.0, start_steps=1)
+
+    @quick
+    def divergence():
+        state = agent.init(KEY)
+        state = state._replace(params=jax.tree.map(lambda x: 5 * x, state.params))
+        signal = Signal((Stream(jnp.ones((T, N)), 0.9, 1.0, True),))
+        return agent.learn(state, KEY, (acted(agent, state, np.zeros((T, N))), signal))[1].metrics["policy/kl"]
+
+    assert abs(float(divergence())) < 1e-6

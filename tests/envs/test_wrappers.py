@@ -329,9 +329,11 @@ def test_random_starts_are_uniform_in_number_and_leave_an_end_alone():
 
 def test_a_demonstration_is_heeded_where_actions_stick():
     env = with_random_start(wrapped(echo(), sticky_actions=1.0), 5)
-    state, _ = undisturbed(env).reset(jax.random.PRNGKey(0))
+    calm = undisturbed(env)
+    state, _ = calm.reset(jax.random.PRNGKey(0))
     assert state.world == 0  # before any random action
     for action in (3, 1, 2):
-        state, seen = env.step(undisturbed(env).heed(state), jax.random.PRNGKey(0), jnp.int32(action))
-        assert seen.obs == action
+        state, seen = calm.step(state, jax.random.PRNGKey(0), jnp.int32(action))
+        again, same = env.step(calm.heed(state), jax.random.PRNGKey(0), jnp.int32(action + 5))
+        assert seen.obs == action and same.obs == again.action == action + 5
     assert env.step(state, jax.random.PRNGKey(0), jnp.int32(7))[1].obs == 2  # and without it they stick

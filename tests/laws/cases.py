@@ -108,6 +108,11 @@ class AgentCase(NamedTuple):
     def learns(self) -> bool:
         return not self.entry["_target_"].startswith("agents.random.")
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether it learns from rewards."""
+        return not self.entry["_target_"].startswith("agents.behaviour_cloning.")
+
 
 def tiny_ppo(**arguments: Any) -> Entry:
     """One full batch, so that the first update is one gradient step, and no clipping of its norm, which would couple the losses."""
@@ -122,6 +127,7 @@ AGENTS: dict[str, AgentCase] = {
     "ppo": AgentCase(tiny_ppo()),
     "ppo/box_actions": AgentCase(tiny_ppo(), action=BOX_ACTIONS),
     "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6, value_coef=0.0), streams=TWO),  # its layers would serve the values as well
+    "ppo/tempered": AgentCase(tiny_ppo(recurrent=6, start_temperature=2.0, start_steps=1)),
     "ppo/codes": AgentCase(tiny_ppo(), CODES),
     "ppo/pixels": AgentCase(tiny_ppo(), PIXELS),
     "ppo/augmented": AgentCase(tiny_ppo(), AUGMENTED),
@@ -171,6 +177,8 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "td3/sum": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS, streams=TWO),
     "cql": AgentCase(tiny_sac("cql", "cql", min_q_weight=0.1, samples=2), action=BOX_ACTIONS),
     "cql/fixed": AgentCase(tiny_sac("cql", "cql", min_q_version=2, min_q_weight=0.1, lagrange_thresh=None, samples=2, entropy_backup=True), action=BOX_ACTIONS),
+    "behaviour_cloning": AgentCase(entry("agents.behaviour_cloning.behaviour_cloning", hidden=(8,), learning_rate=1e-2)),
+    "behaviour_cloning/box_actions": AgentCase(entry("agents.behaviour_cloning.behaviour_cloning", hidden=(8,)), CODES, BOX_ACTIONS),
     "bcq": AgentCase(tiny_sac("bcq", "bcq", vae_hidden=(8,), actor_learning_rate=1e-2, candidates=3), action=BOX_ACTIONS),
     "bcq/augmented": AgentCase(tiny_sac("bcq", "bcq", vae_hidden=(8,), candidates=3), AUGMENTED, BOX_ACTIONS),
     "max_info_sac": AgentCase(tiny_sac("max_info", "max_info_sac"), action=BOX_ACTIONS),

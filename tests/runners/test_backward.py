@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from agents.ppo import ppo
 from envs.base import Environment, Spec, TimeStep
 from envs.builder import Refusal
 from envs.deep_sea import action_mapping, deep_sea
 from envs.wrappers import with_noisy_tv, wrapped
 from exploration.backward import curriculum
+from exploration.base import none
+from exploration.intrinsic import intrinsic
 from runners import api, dataset
-from runners.backward import Rules, at_the_worlds_start, discounted, lowest, mean_value, steering
+from runners.backward import Rules, at_the_worlds_start, backward, discounted, lowest, mean_value, steering
+from runners.base import Clock
 from runners.compose import compose
 from runners.dataset import Episodes
-from runners.demonstrations import Demonstration, checksum, read, replayed
+from runners.demonstrations import Demonstration, checksum, episodes, read, replayed
 from runners.source import jax_source
+from tests.laws.data import quick
 from tests.runners.test_resume import split_equals_whole
 from tests.runners.tiny import TINY
 
@@ -210,6 +215,44 @@ def test_the_runner_refuses_in_one_line(tmp_path, settings, said):
     assert not (tmp_path / "runs").exists()
 
 
+def test_demonstrations_are_data_for_others():
+    """Back to back, with the true successors; what does not end its episode is cut."""
+    made = episodes(row(3), [shown([1, 0]), shown([1, 1, 1])])
+    assert made.obs.tolist() == [0, 1, 1, 0, 1, 2, 3] and made.action.tolist() == [1, 0, 1, 1, 1] and made.reward.tolist() == [1, 0, 1, 1, 1]
+    assert made.terminated.tolist() == [False] * 4 + [True] and made.truncated.tolist() == [False, True, False, False, False]
+    assert made.lengths.tolist() == [2, 3]
+
+
+@pytest.mark.medium
+def test_only_episodes_from_the_worlds_start_are_counted_and_rewards_are_scaled(tmp_path):
+    file, gathered = saved(tmp_path, actions=np.ones(6, int)), []
+
+    def make_agent(spec):
+        agent = ppo(spec, hidden=(4,), epochs=1, minibatches=1)
+        return agent._replace(learn=lambda state, key, inputs: gathered.append(inputs) or agent.learn(state, key, inputs))
+
+    def make_intrinsic(spec):
+        return intrinsic(spec, none(spec))
+
+    rules = {"window": 2, "lag": 2, "imitation_lanes": 1, "value_scale": 7.0, "discount": 1.0}
+    runner = backward(row(6), make_agent, make_intrinsic, demonstrations=file, lanes=5, rollout=10, **rules)
+
+    @quick
+    def step():
+        _, metrics = runner.step(runner.init(KEY), Clock(jnp.int32(0), jnp.float32(0)))
+        return metrics, gathered[-1]
+
+    metrics, (rollout, signal) = step()
+    steps, imitates = rollout.transitions, np.arange(5) == 4
+    own, done = np.asarray(steps.info["demonstration"]) == 1, np.asarray(steps.done)
+    assert int(metrics["episode/count"].value) == np.sum(own & done)
+    assert int(metrics["backward/success"].weight) == np.sum(done & ~own & ~imitates) > 0
+    np.testing.assert_array_equal(signal.streams[0].reward, steps.reward * 2.0)  # 6, 5, ..., 1 to go are 3.5 on average, and shall be 7
+    np.testing.assert_array_equal(signal.weights, 1.0 - np.asarray(steps.info["forced"]))
+    np.testing.assert_array_equal(signal.imitation.weight, np.broadcast_to(imitates, (10, 5)))
+    np.testing.assert_array_equal(signal.imitation.returns[:, 4], 2.0 * (6 - np.asarray(steps.info["elapsed"][:, 4])))
+
+
 # --- whole runs --------------------------------------------------------------------------------------------------------
 
 
@@ -229,3 +272,13 @@ def test_the_start_moves_back_to_the_beginning_and_the_sea_is_crossed(tmp_path):
     rows = api.metrics(summary["run_dir"])
     assert rows[0]["backward/start"] > 6 and all(member["metrics"]["backward/start"] <= 1 for member in summary["members"])
     assert all(member["metrics"]["evaluation/success"] == 1.0 for member in summary["members"])
+
+
+@pytest.mark.medium
+def test_what_was_shown_is_cloned_and_ppo_goes_on_from_it(tmp_path):
+    file, quiet = saved(tmp_path, actions=RIGHT), ["exploration=none", f"env.size={SIZE}", "seeds=1", "agent.hidden=[16]", "logger.console=false"]
+    cloning = compose(["agent=behaviour_cloning", *quiet, f"runner.data={file}", "total_steps=300", "agent.learning_rate=1e-2"])
+    cloned = api.train(cloning, tmp_path)
+    assert cloned["results"]["evaluation/success/median"] == 1.0
+    begun = compose([*quiet, f"init_from={cloned['run_dir']}", "total_steps=128", "runner.lanes=8", "runner.rollout=16", "agent.learning_rate=1e-9"])
+    assert api.train(begun, tmp_path)["results"]["evaluation/success/median"] == 1.0
