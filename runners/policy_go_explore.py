@@ -44,7 +44,7 @@ class Journey(NamedTuple):
     pace: jax.Array  # f32; steps per sub-goal of the way
     exploring: jax.Array  # bool; the return is over
     random: jax.Array  # bool; exploring is by actions that are drawn
-    action: jax.Array  # the last of those
+    action: jax.Array  # of those, the one that is kept
     goal: jax.Array  # i32; the cell that the policy goes to when exploring, -1: none
     since: jax.Array  # i32; steps since a sub-goal, or since a new cell
     chased: jax.Array  # i32; steps since the goal was drawn
@@ -161,11 +161,11 @@ def policy_go_explore(
         look = looks(env, steps.next_obs["world"], info.get("position"))
         told = Steps(info["cell"], steps.first, steps.done, info["episode_return"], info["episode_length"], look)
         state, happened = tell(state, told, erase_loops, axis)
-        known = state.count > 0
+        top = best(state)
         return state, {
-            "archive/cells": m.Last(jnp.sum(known, dtype=jnp.int32)),
-            "archive/score": m.Last(jnp.max(jnp.where(known, state.score, 0.0))),
-            "archive/best_length": m.Last(state.length[best(state)]),
+            "archive/cells": m.Last(jnp.sum(state.count > 0, dtype=jnp.int32)),
+            "archive/score": m.Last(state.score[top], state.count[top] > 0),
+            "archive/best_length": m.Last(state.length[top], state.count[top] > 0),
             "archive/dropped": m.Last(state.table.dropped),
             "archive/accepted": happened["accepted"],
             "return/arrived": m.mean(info["arrived"], (steps.done & ~info["exploring"]) | info["arrived"]),
@@ -230,7 +230,7 @@ def steering(env: Environment, source: Source, identify: Callable, rules: Rules,
 
         def drawn(journey: Journey, key) -> Journey:
             """On the way to a cell."""
-            cell_key, random_key = jax.random.split(key)
+            cell_key, random_key, action_key = jax.random.split(key, 3)
             cells = jnp.broadcast_to(best(state), (lanes,)) if to_the_best else choose(state, cell_key, lanes, rules.actions_weight)
             count = jnp.where(known[cells], state.count[cells], 0)
             random = False if to_the_best else jax.random.uniform(random_key, (lanes,)) < rules.random
@@ -241,6 +241,7 @@ def steering(env: Environment, source: Source, identify: Callable, rules: Rules,
                 pace=state.length[cells] / jnp.maximum(count, 1),
                 exploring=count == 0,
                 random=jnp.broadcast_to(random, (lanes,)) | ((count == 0) & jnp.logical_not(to_the_best)),
+                action=sample_action(space, action_key, lanes).astype(journey.action.dtype),
                 goal=jnp.where(known[cells], cells, -1) if to_the_best else jnp.full(lanes, -1, jnp.int32),
                 since=jnp.zeros_like(count),
                 chased=jnp.zeros_like(count),
@@ -269,8 +270,7 @@ def steering(env: Environment, source: Source, identify: Callable, rules: Rules,
             random_key, keep_key, goal_key = jax.random.split(jax.random.fold_in(key, 1), 3)
             by_chance = journey.exploring & journey.random
             fresh = jax.random.uniform(keep_key, (lanes,)) < 1.0 / rules.mean_run
-            first = journey.since == 0  # of the exploration, or after a new cell
-            held = where(fresh | first, sample_action(space, random_key, lanes).astype(journey.action.dtype), journey.action)
+            held = where(fresh, sample_action(space, random_key, lanes).astype(journey.action.dtype), journey.action)
             action = where(by_chance, held.astype(action.dtype), action)
             bare, transition = source.step(now._replace(obs=now.obs["world"]), key, action)
             keys = identify(transition)
