@@ -31,12 +31,26 @@ class Regulariser(NamedTuple):
     weight: jax.Array | float  # the scale of its ``exploration=`` entry
 
 
+class Imitation(NamedTuple):
+    """Which steps of a rollout did what a demonstration does there, to be imitated where that is better than what was expected:
+
+        L = coef mean[-log pi(a) max(G - V, 0) + value_coef 1/2 max(G - V, 0)^2]
+
+    (self-imitation learning, Oh et al., arXiv 1806.05635; V of the policy term is that of the acting network)."""
+
+    weight: jax.Array  # f32[T, N]; 1 for those steps, 0 for others
+    returns: jax.Array  # f32[T, N]; the demonstration's discounted rewards from there on, G
+    coef: jax.Array | float
+    value_coef: jax.Array | float
+
+
 class Signal(NamedTuple):
     """What ``learn`` receives beside the batch."""
 
     streams: tuple[RewardStream, ...]  # in the order of ``spec.streams``
     progress: jax.Array | float = 0.0  # share of the run's steps that are done, for schedules
-    demonstrations: PyTree = None
+    weights: jax.Array | None = None  # f32[T, N]; of an on-policy agent's losses: 0 for steps to be left out (None: none is)
+    imitation: Imitation | None = None
     regulariser: Regulariser | None = None
 
 
@@ -90,4 +104,4 @@ class Agent(NamedTuple):
     genome: Genome | None = None  # of agents that can be searched over
 
 
-__all__ = ["Agent", "Genome", "Key", "Learnt", "PyTree", "Regulariser", "RewardStream", "Rollout", "Sample", "Signal", "Transition"]
+__all__ = ["Agent", "Genome", "Imitation", "Key", "Learnt", "PyTree", "Regulariser", "RewardStream", "Rollout", "Sample", "Signal", "Transition"]

@@ -28,6 +28,8 @@ class Distribution(NamedTuple):
     log_prob: Callable  # (parameters, raw) -> [...]
     entropy: Callable  # (parameters, raw) -> [...]; for tanh-normal a one-sample estimate at ``raw``
     to_action: Callable  # raw -> action
+    from_action: Callable  # action -> raw
+    tempered: Callable  # (parameters, temperature [...]) -> parameters: logits divided by it, standard deviations times it
     has_log_std: bool = False  # the network adds a state-independent log standard deviation
 
 
@@ -48,6 +50,8 @@ def categorical(space: spaces.Discrete) -> Distribution:
         log_prob=log_prob,
         entropy=entropy,
         to_action=lambda raw: raw + start,
+        from_action=lambda action: (action - start).astype(jnp.int32),
+        tempered=lambda logits, temperature: logits / temperature[..., None],
     )
 
 
@@ -73,6 +77,11 @@ def tanh_normal(space: spaces.Box) -> Distribution:
         mean, log_std = split(parameters)
         return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
+    def from_action(action):
+        """Actions at the bounds have no finite ``raw``: they count as a thousandth inside."""
+        inside = jnp.clip((action - low) / half - 1.0, -0.999, 0.999)
+        return jnp.arctanh(inside).reshape(*action.shape[: action.ndim - len(space.shape)], size)
+
     return Distribution(
         size=2 * size,
         sample=sample,
@@ -80,6 +89,8 @@ def tanh_normal(space: spaces.Box) -> Distribution:
         log_prob=log_prob,
         entropy=lambda parameters, raw: -log_prob(parameters, raw),
         to_action=lambda raw: low + half * (jnp.tanh(raw).reshape(*raw.shape[:-1], *space.shape) + 1.0),
+        from_action=from_action,
+        tempered=lambda parameters, temperature: parameters.at[..., size:].add(jnp.log(temperature)[..., None]),
         has_log_std=True,
     )
 

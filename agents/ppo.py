@@ -6,6 +6,8 @@ With an intrinsic stream this is the two-headed PPO of RND (Burda et al., arXiv 
 discounts, non-episodic intrinsic returns. ``mix="sum"`` adds the rewards first and keeps one head; ``"sum_then_clip"`` also
 clips the sum to [-1, 1], as CFN was published (arXiv 2306.03186).
 
+Steps that a ``Signal`` gives the weight 0 are left out of all means, those of advantages too; with an ``Imitation``, its loss is added (first value head).
+
 Departures: truncated episodes bootstrap from their true last observation (most implementations treat them as terminal);
 shuffling draws one random order per epoch by sorting random bits (32 less those that number the samples: ties, which are rare,
 keep their order).
@@ -18,9 +20,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from gymnasium import spaces
 
 from agents import actor_critic
-from agents.base import Agent, Learnt, Rollout, Signal
+from agents.base import Agent, Imitation, Learnt, Rollout, Signal
 from agents.normalizers import Moments, RewardScale, moments_init, moments_normalize, moments_update, reward_scale_init, reward_scale_update, std_of
 from agents.returns import stream_advantages
 from envs.base import PyTree, Spec, any_member
@@ -58,6 +61,8 @@ class PPOState(NamedTuple):
     normalize_obs=FLAG,
     normalize_rewards=FLAG,
     mix=Choice(MIXES),
+    start_temperature=POSITIVE,
+    start_steps=Integer(0),
 )
 def ppo(
     spec: Spec,
@@ -82,8 +87,16 @@ def ppo(
     normalize_obs=False,
     normalize_rewards=False,
     mix="heads",
+    start_temperature=1.0,
+    start_steps=100,
 ) -> Agent:
-    """PPO for Discrete and Box actions; ``recurrent`` is the width of a GRU (0: feed-forward)."""
+    """PPO for Discrete and Box actions; ``recurrent`` is the width of a GRU (0: feed-forward). Exploring, and in the losses, logits of the first
+    ``start_steps`` steps of an episode are divided by ``start_temperature``. Raises Refusal for temperatures other than 1 of Box actions: no logits."""
+    tempered = isinstance(start_temperature, jax.Array) or start_temperature != 1
+    if tempered and not isinstance(spec.action, spaces.Discrete):
+        raise Refusal(f"agent.start_temperature divides logits, and the actions of {spec.name!r} are {spec.action}; leave it at 1")
+    if normalize_obs and isinstance(spec.observation, spaces.Dict) and actor_critic.TEMPERATURE in spec.observation.spaces:
+        raise Refusal("agent.normalize_obs=true would rescale the temperature that the runner shows beside the observation; leave it at false")
     heads = len(spec.streams) if mix == "heads" else 1
     network = actor_critic.actor_critic(spec, heads=heads, hidden=hidden, activation=activation, encoder=encoder, recurrent=recurrent)
     policy = network.distribution
@@ -101,20 +114,31 @@ def ppo(
     def prepared(state, obs):
         return moments_normalize(state.obs_moments, obs, limit=10.0) if normalize_obs else obs
 
+    def start(state, lanes):
+        return (network.start(lanes), jnp.zeros(lanes, jnp.int32)) if tempered else network.start(lanes)
+
+    def of_network(memory):
+        return memory[0] if tempered else memory
+
     def act(state, key, inputs):
         memory, obs, first, mode = inputs
-        memory, parameters, value = network.apply(state.params, memory, prepared(state, obs), first)
+        age = jnp.where(first, 0, memory[1] + 1) if tempered else None
+        memory, parameters, value = network.apply(state.params, of_network(memory), prepared(state, obs), first)
+        extras = {}
+        if tempered:
+            extras["temperature"] = jnp.where(age < start_steps, jnp.asarray(start_temperature, jnp.float32), 1.0)
+            parameters = parameters / extras["temperature"][..., None]
         raw = policy.sample(parameters, key) if mode == "explore" else policy.mode(parameters)
-        extras = {"raw": raw, "log_prob": policy.log_prob(parameters, raw), "value": value}
+        extras |= {"raw": raw, "log_prob": policy.log_prob(parameters, raw), "value": value}
         if recurrent:
             extras["memory"] = memory  # after the step: what a truncated episode bootstraps with
-        return memory, policy.to_action(raw), extras
+        return (memory, age) if tempered else memory, policy.to_action(raw), extras
 
     def advantages(state, rollout: Rollout, signal: Signal):
         """(advantages [T, N], value targets [T, N, heads])."""
         steps = rollout.transitions
         value = rollout.extras["value"]
-        _, _, last = network.apply(state.params, rollout.last_memory, prepared(state, rollout.last_obs), rollout.last_first)
+        _, _, last = network.apply(state.params, of_network(rollout.last_memory), prepared(state, rollout.last_obs), rollout.last_first)
         following = jnp.concatenate([value[1:], last[None]])
 
         def successors():
@@ -138,31 +162,44 @@ def ppo(
         reward = sum(s.weight * s.reward for s in streams)
         return (streams[0]._replace(reward=jnp.clip(reward, -1.0, 1.0) if mix == "sum_then_clip" else reward),)
 
-    def loss(params, batch, entropy_weight):
-        """batch: obs, first, raw, log_prob, value, advantage, target, each [B, ...] or [T, B, ...] when recurrent."""
+    def loss(params, batch, entropy_weight, imitation: Imitation | None):
+        """batch: obs, first, raw, log_prob, value, advantage, target, perhaps weight, imitated and returns, each [B, ...] or [T, B, ...] when recurrent.
+        ``imitation``: its coefficients."""
         memory, batch = batch
         parameters, value = network.unroll(params, memory, batch["obs"], batch["first"])
+        parameters = parameters / batch["temperature"][..., None] if tempered else parameters
+        mean = weighted_mean(batch["weight"]) if "weight" in batch else jnp.mean
         advantage = batch["advantage"]
         if normalize_advantages:
-            advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+            centred = advantage - mean(advantage)
+            advantage = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
         log_ratio = policy.log_prob(parameters, batch["raw"]) - batch["log_prob"]
+        if "weight" in batch:
+            log_ratio = jnp.where(batch["weight"] > 0, log_ratio, 0.0)  # of an action that another chose it may be anything
         ratio = jnp.exp(log_ratio)
-        policy_loss = -jnp.mean(jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage))
+        policy_loss = -mean(jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage))
         error = jnp.square(value - batch["target"])
         if value_clip is not None:
             near = batch["value"] + jnp.clip(value - batch["value"], -value_clip, value_clip)
             error = jnp.maximum(error, jnp.square(near - batch["target"]))
-        value_loss = 0.5 * jnp.mean(jnp.sum(error, axis=-1))
-        entropy = jnp.mean(policy.entropy(parameters, batch["raw"]))
+        value_loss = 0.5 * mean(jnp.sum(error, axis=-1))
+        entropy = mean(policy.entropy(parameters, batch["raw"]))
         total = policy_loss + value_coef * value_loss - entropy_weight * entropy
         aux = {
             "loss/total": total,
             "loss/policy": policy_loss,
             "loss/value": value_loss,
             "policy/entropy": entropy,
-            "policy/kl": jnp.mean(ratio - 1.0 - log_ratio),
-            "policy/clip_fraction": jnp.mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32)),
+            "policy/kl": mean(ratio - 1.0 - log_ratio),
+            "policy/clip_fraction": mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32)),
         }
+        if imitation is not None:
+            better = jnp.maximum(batch["returns"] - batch["value"][..., 0], 0.0)
+            short = jnp.square(jnp.maximum(batch["returns"] - value[..., 0], 0.0))
+            imitated = weighted_mean(batch["imitated"])
+            lost = imitated(-policy.log_prob(parameters, batch["raw"]) * better) + 0.5 * imitation.value_coef * imitated(short)
+            total = total + imitation.coef * lost
+            aux |= {"loss/total": total, "loss/imitation": lost}
         return total, aux
 
     def learn(state, key, inputs):
@@ -175,14 +212,20 @@ def ppo(
             state = state._replace(reward_scale=scale)
         advantage, target = advantages(state, rollout, signal)
         data = {"obs": prepared(state, steps.obs), "first": steps.first, "advantage": advantage, "target": target}
-        data |= {name: rollout.extras[name] for name in ("raw", "log_prob", "value")}
-        batches = minibatcher(data, rollout.memory, minibatches, recurrent)
+        data |= {name: rollout.extras[name] for name in ("raw", "log_prob", "value", *(("temperature",) if tempered else ()))}
+        if signal.weights is not None:
+            data["weight"] = signal.weights
+        if (imitation := signal.imitation) is not None:
+            data |= {"imitated": imitation.weight, "returns": imitation.returns}
+            done_by_it = imitation.weight.reshape(*imitation.weight.shape, *[1] * (data["raw"].ndim - 2)) > 0
+            data["raw"] = jnp.where(done_by_it, policy.from_action(steps.action), data["raw"])
+        batches = minibatcher(data, of_network(rollout.memory), minibatches, recurrent)
         learning = learning_rate * SCHEDULES[learning_rate_schedule](signal.progress)
         entropy_weight = entropy_coef * SCHEDULES[entropy_schedule](signal.progress)
 
         def update(carry, batch):
             params, opt = carry
-            (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, entropy_weight)
+            (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, entropy_weight, imitation)
             updates, opt = optimizer.update(grads, opt, params)
             params = jax.tree.map(lambda p, u: p - (learning * u).astype(p.dtype), params, updates)
             return (params, opt), aux
@@ -199,7 +242,12 @@ def ppo(
     def encode(state, obs):
         return network.encode(state.params, prepared(state, obs))
 
-    return Agent(init=init, start=lambda state, lanes: network.start(lanes), act=act, learn=learn, encode=encode)
+    return Agent(init=init, start=start, act=act, learn=learn, encode=encode)
+
+
+def weighted_mean(weights):
+    """x [B, ...] -> its mean with weights [B, ...]; 0 where all of them are."""
+    return lambda x: jnp.sum(weights * x) / jnp.maximum(jnp.sum(weights), 1e-8)
 
 
 class Minibatches(NamedTuple):

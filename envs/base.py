@@ -93,6 +93,15 @@ class Tally(NamedTuple):
     report: Callable[[PyTree], dict[str, jax.Array]]
 
 
+class Undisturbed(NamedTuple):
+    """How an episode is made again in a world that disturbs what agents do: from the start that was drawn, with the actions that are given."""
+
+    reset: Callable[[Key], tuple[PyTree, PyTree]]  # key -> (state, obs), before any random actions
+    step: Callable[[PyTree, Key, jax.Array], tuple[PyTree, TimeStep]]  # that executes the action as it is given
+    heed: Callable[[PyTree], PyTree] = lambda state: state  # state -> the same, in which the world's own next step does so
+    deterministic: bool = True  # same start and actions, same outcome
+
+
 class Environment(NamedTuple):
     """A JAX world: pure functions on one lane, without auto-reset."""
 
@@ -102,6 +111,11 @@ class Environment(NamedTuple):
     render: Callable[[PyTree], Any] | None = None  # state -> uint8 [height, width, 3]
     tally: Tally | None = None
     costly_reset: bool = False  # a reset costs much more than a step: draw fresh starts for few lanes at a time
+    undisturbed: Undisturbed | None = None  # of worlds that do not simply do as they are told; None: this one does
+
+
+def undisturbed(env: Environment) -> Undisturbed:
+    return env.undisturbed or Undisturbed(env.reset, env.step, deterministic=env.spec.deterministic)
 
 
 class HostLanes(NamedTuple):

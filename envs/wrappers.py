@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import Environment, HostEnvironment, PyTree
+from envs.base import Environment, HostEnvironment, PyTree, Undisturbed, sample_action, undisturbed
 from envs.builder import FRACTION, Integer, Refusal, options
 
 
@@ -39,9 +39,7 @@ class NoisyTVState(NamedTuple):
 
 
 @options(sticky_actions=FRACTION, noisy_tv=Integer(0, 2**16))
-def wrapped(
-    env: Environment | HostEnvironment, *, sticky_actions: float | jax.Array = 0.0, noisy_tv: int = 0
-) -> Environment | HostEnvironment:
+def wrapped(env: Environment | HostEnvironment, *, sticky_actions: float | jax.Array = 0.0, noisy_tv: int = 0) -> Environment | HostEnvironment:
     """``env`` with sticky actions and a noisy TV; ``env`` itself where both are 0. ``sticky_actions`` may be traced."""
     never = isinstance(sticky_actions, numbers.Real) and sticky_actions == 0
     if isinstance(env, HostEnvironment):
@@ -69,7 +67,21 @@ def with_sticky_actions(env: Environment, probability: float | jax.Array) -> Env
         world, timestep = env.step(state.world, world_key, executed)
         return StickyState(world, executed, jnp.bool_(False)), timestep
 
-    return env._replace(spec=env.spec._replace(deterministic=False), reset=reset, step=step, render=_of_world(env.render))
+    def begun(key):
+        world, obs = calm.reset(key)
+        return StickyState(world, jnp.zeros(shape, jax.dtypes.canonicalize_dtype(dtype)), jnp.bool_(True)), obs
+
+    def do(state, key, action):
+        executed = jnp.asarray(action, state.action.dtype)
+        world, timestep = calm.step(state.world, key, executed)
+        return StickyState(world, executed, jnp.bool_(False)), timestep
+
+    def heed(state):
+        return state._replace(world=calm.heed(state.world), first=jnp.ones_like(state.first))
+
+    calm, spec = undisturbed(env), env.spec._replace(deterministic=False)
+    calmed = Undisturbed(begun, do, heed, calm.deterministic)
+    return env._replace(spec=spec, reset=reset, step=step, render=_of_world(env.render), undisturbed=calmed)
 
 
 def with_noisy_tv(env: Environment, size: int) -> Environment:
@@ -89,7 +101,42 @@ def with_noisy_tv(env: Environment, size: int) -> Environment:
         return NoisyTVState(world, shown), timestep._replace(obs=beside(timestep.obs, shown))
 
     spec = env.spec._replace(observation=tv_space(env.spec.observation, space, size), deterministic=False)
-    return env._replace(spec=spec, reset=reset, step=step, render=_of_world(env.render))
+    return env._replace(spec=spec, reset=reset, step=step, render=_of_world(env.render), undisturbed=None)  # the TV is never the same
+
+
+def with_random_start(env: Environment, most: int) -> Environment:
+    """``env`` whose episodes begin after 0 to ``most`` uniformly random actions, no more than its episode lasts; which the agent does not see."""
+
+    def reset(key):
+        start_key, number_key, loop_key = jax.random.split(key, 3)
+        number = jax.random.randint(number_key, (), 0, most + 1)
+
+        def goes_on(carry):
+            return (carry[0] < number) & ~carry[3]
+
+        def act(carry):
+            t, world, obs, _ = carry
+            act_key, step_key = jax.random.split(jax.random.fold_in(loop_key, t))
+            moved, seen = env.step(world, step_key, sample_action(env.spec.action, act_key, 1)[0])
+            ends = seen.terminated | seen.truncated  # that action is not taken
+            return t + 1, *jax.tree.map(lambda a, b: jnp.where(ends, a, b), (world, obs), (moved, seen.obs)), ends
+
+        _, world, obs, _ = jax.lax.while_loop(goes_on, act, (jnp.int32(0), *env.reset(start_key), jnp.bool_(False)))
+        return world, obs
+
+    spec = env.spec._replace(deterministic=False)
+    return env._replace(spec=spec, reset=reset, costly_reset=True, undisturbed=undisturbed(env))
+
+
+def with_action_noise(env: Environment, probability: float | jax.Array) -> Environment:
+    """``env`` in which a uniformly random action is done with ``probability`` (may be traced) instead of the one given."""
+
+    def step(state, key, action):
+        chance_key, action_key, world_key = jax.random.split(key, 3)
+        noise = sample_action(env.spec.action, action_key, 1)[0]
+        return env.step(state, world_key, jnp.where(jax.random.uniform(chance_key) < probability, noise.astype(jnp.asarray(action).dtype), action))
+
+    return env._replace(spec=env.spec._replace(deterministic=False), step=step, undisturbed=None)
 
 
 def _of_world(render: Callable | None) -> Callable | None:

@@ -15,7 +15,7 @@ from exploration.intrinsic import intrinsic
 from runners import distributed, goals, views
 from runners.batching import BATCHINGS
 from runners.compose import flatten, get, put
-from runners.ranges import MOST_STEPS, CountOrSteps, Runs, Seeds
+from runners.ranges import MOST_STEPS, CountOrSteps, Runs, Seeds, Words
 
 PARTS = ("env", "agent", "runner", "exploration")
 SETTINGS = {
@@ -29,6 +29,7 @@ SETTINGS = {
     "overwrite": FLAG,
     "init_from": Optional(Text("a finished run")),
     "continues": Optional(Runs()),
+    "after": Optional(Words()),
     "batching": Choice(("auto", *BATCHINGS)),
     "segments": Integer(1, 1_000_000),
     "evaluations": CountOrSteps(),
@@ -53,7 +54,7 @@ def settings(config: dict[str, Any]) -> None:
     config.setdefault("distributed", distributed.without())
     config.setdefault("profile", False)
     config.setdefault("init_from", None)
-    for later in ("stop_at", "stop_when", "continues"):
+    for later in ("stop_at", "stop_when", "continues", "after"):
         config.setdefault(later, None)
     config.setdefault("zip", {})
     check_grouped(config)

@@ -73,8 +73,9 @@ def demonstrate(arguments: Sequence[str]) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".draft-{out.name}")
     meta = json.dumps({"world": runner.spec.name, "score": score, "steps": steps, "config": read_config(run)["env"]})
+    origin = np.asarray(cells.kept.note.origin[number[0]])
     with open(draft, "wb") as file:
-        np.savez_compressed(file, actions=ways[0], rewards=rewards[0], snapshot_steps=at, **snapshots, meta=np.asarray(meta))
+        np.savez_compressed(file, actions=ways[0], rewards=rewards[0], origin=origin, snapshot_steps=at, **snapshots, meta=np.asarray(meta))
     os.replace(draft, out)
     return told | {"file": str(out), "score": score, "steps": steps, "snapshots": len(at)}
 

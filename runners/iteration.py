@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agents.base import Agent, Learnt, Regulariser, RewardStream, Rollout, Signal
+from agents.base import Agent, Imitation, Learnt, Regulariser, RewardStream, Rollout, Signal
 from agents.networks import dummy
 from envs.base import Key, PyTree, Spec, Tally, Transition
 from envs.builder import Refusal
@@ -49,6 +49,8 @@ class Assessed(NamedTuple):
     rollout: Rollout
     streams: tuple[RewardStream, ...]
     steps: Transition  # as the bonus is given them
+    weights: jax.Array | None = None  # f32[T, N]; of the steps in the agent's losses
+    imitation: Imitation | None = None
 
 
 class Iteration(NamedTuple):
@@ -140,7 +142,7 @@ def iteration(
 
     def learn(agent_state, key: Key, inputs: tuple[Assessed, jax.Array]) -> tuple[PyTree, Learnt]:
         assessed, progress = inputs
-        return agent.learn(agent_state, key, (assessed.rollout, Signal(assessed.streams, progress)))
+        return agent.learn(agent_state, key, (assessed.rollout, Signal(assessed.streams, progress, assessed.weights, assessed.imitation)))
 
     def reward_metrics(steps, raw, reward):
         weighted = intrinsic.scale * reward

@@ -23,7 +23,7 @@ from agents.base import Rollout, Signal
 from agents.replay import Replay, ReplayState, Rows, replay
 from envs.base import Environment, HostEnvironment, PyTree, Spec, Transition
 from envs.builder import Choice, Integer, Optional, Refusal, Text, options
-from runners import dataset
+from runners import dataset, demonstrations
 from runners import metrics as m
 from runners.base import HostRunner, Runner
 from runners.dataset import Episodes
@@ -52,7 +52,7 @@ class Data(NamedTuple):
 
 
 @options(
-    data=Optional(Text("the folder of a data set")),
+    data=Optional(Text("the folder of a data set, or demonstrations")),
     checksum=Optional(Text("eight hexadecimal digits")),
     lanes=Integer(1, 2**20),
     updates=Integer(1, 2**20),
@@ -82,7 +82,7 @@ def offline(
     """Runner for ``make_agent(spec)`` and ``make_intrinsic(spec)``.
 
     Args:
-      data: folder of a data set in minari's format.
+      data: folder of a data set in minari's format, or demonstrations, which are made again in a JAX world: an .npz, or a run that has some.
       checksum: of its content; null is filled in when the run is made.
       lanes: worlds side by side in an evaluation, so its episodes; and places in the data that a bonus is led along.
       updates: batches of an iteration.
@@ -116,7 +116,7 @@ def offline(
         """Read when a program that learns is traced: a policy can be played without its data."""
         refuse_extras(agent, spec)
         with jax.ensure_compile_time_eval():
-            return laid_out(episodes(data, checksum, env.spec, names), env.spec, n_step)
+            return laid_out(episodes(data, checksum, env, names), env.spec, n_step)
 
     def walk(state, key, begin, steps: int):
         """The bonus is shown ``steps`` steps of every place, from the step ``begin`` on -> (bonus state, metrics)."""
@@ -176,18 +176,32 @@ def completed(entry: dict[str, Any]) -> dict[str, Any]:
     """The runner's entry with the checksum of its data, so that the run's hash depends on what they hold."""
     if entry.get("data") is None or entry.get("checksum") is not None:
         return entry
-    return entry | {"checksum": dataset.read(entry["data"]).checksum}
+    path = entry["data"]
+    return entry | {"checksum": demonstrations.checksum(demonstrations.read(path)) if demonstrations.are(path) else dataset.read(path).checksum}
 
 
 offline.completed = completed  # type: ignore[attr-defined]
 
 
-def episodes(path: str, wanted: str | None, spec: Spec, names: set[str]) -> Episodes:
-    """The data, in the world's dtypes. Raises Refusal where they are not those of the checksum, and for what ``dataset.fitted`` refuses."""
+def episodes(path: str, wanted: str | None, env: Environment | HostEnvironment, names: set[str]) -> Episodes:
+    """The data, in the world's dtypes; demonstrations are made again in it. Raises Refusal where they are not those of the checksum, and for what
+    ``dataset.fitted`` or ``demonstrations.replayed`` refuses."""
+    if demonstrations.are(path):
+        given = demonstrations.read(path)
+        refuse_others(path, wanted, demonstrations.checksum(given))
+        if isinstance(env, HostEnvironment):
+            raise Refusal(f"runner.data={path} are demonstrations, which are made again in JAX worlds alone; {env.spec.name!r} lives on the host")
+        if names:
+            raise Refusal(f"runner.data={path} are demonstrations, without the infos {', '.join(sorted(names))} that the bonus reads; use exploration=none")
+        return demonstrations.episodes(env, given)
     data = dataset.read(path)
-    if wanted not in (None, data.checksum):
-        raise Refusal(f"runner.data={path} is not what it was: its checksum is {data.checksum}, and runner.checksum={wanted}")
-    return dataset.fitted(data, spec, path, names)
+    refuse_others(path, wanted, data.checksum)
+    return dataset.fitted(data, env.spec, path, names)
+
+
+def refuse_others(path: str, wanted: str | None, found: str) -> None:
+    if wanted not in (None, found):
+        raise Refusal(f"runner.data={path} is not what it was: its checksum is {found}, and runner.checksum={wanted}")
 
 
 def laid_out(made: Episodes, spec: Spec, n_step: int = 1) -> Data:

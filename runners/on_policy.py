@@ -1,7 +1,8 @@
 """On-policy training on JAX worlds: collect a rollout, score it, learn from it, update the bonus.
 
 One iteration is ``rollout`` steps of ``lanes`` worlds; its pieces are in ``runners/iteration.py``. Worlds that live on the host go to
-``runners/host_on_policy.py``.
+``runners/host_on_policy.py``. A ``Guide`` decides where episodes start, when they end early and which steps are learnt from (``runners/backward.py``);
+evaluations are without it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from agents.base import Rollout
-from envs.base import Environment, HostEnvironment, Lanes, PyTree
+from envs.base import Environment, HostEnvironment, Lanes, PyTree, Transition
 from envs.builder import FLAG, Choice, Integer, options
 from runners import metrics as m
 from runners.base import HostRunner, Runner
 from runners.host_on_policy import host_on_policy
 from runners.interaction import interaction
-from runners.iteration import Record, iteration
+from runners.iteration import Assessed, Iteration, Record, iteration
 from runners.rewards import RANGES, world_rewards
-from runners.source import jax_source, refuse_overlap
+from runners.source import Source, jax_source, refuse_overlap
 
 
 class OnPolicyState(NamedTuple):
@@ -30,6 +32,25 @@ class OnPolicyState(NamedTuple):
     agent: PyTree
     bonus: PyTree
     record: Record
+    guide: PyTree = ()
+
+
+class Guide(NamedTuple):
+    """Who has a say in where episodes start and which steps are learnt from, for one member."""
+
+    source: Source  # of evaluations
+    init: Callable[[], PyTree]  # -> state
+    begin: Callable | None  # (state, key, fresh lanes) -> lanes, before the first rollout
+    steer: Callable[[PyTree], Source]  # state -> the source of a rollout
+    tell: Callable[[PyTree, Transition], tuple[PyTree, dict]]  # (state, steps [T, N]) -> (state, metrics)
+    learnt: Callable[[Assessed], Assessed]  # with weights of the steps, and steps to imitate
+    counted: Callable[[Assessed], Assessed]  # as episodes are counted
+    watched: Callable[[PyTree], Source] | None = None  # state -> the source of evaluations, where it depends on the state
+
+
+def unguided(source: Source) -> Guide:
+    """Everything is as the world has it."""
+    return Guide(source, lambda: (), None, lambda state: source, lambda state, steps: (state, {}), lambda assessed: assessed, lambda assessed: assessed)
 
 
 @options(
@@ -70,7 +91,12 @@ def on_policy(
     if isinstance(env, HostEnvironment):
         return host_on_policy(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, overlap=overlap)
     refuse_overlap(env, overlap)
-    source = jax_source(env, lanes, axis)
+    return training(env, pieces, unguided(jax_source(env, lanes, axis)), rollout, evaluation_mode)
+
+
+def training(env: Environment, pieces: Iteration, guide: Guide, rollout: int, evaluation_mode: str) -> Runner:
+    """The runner of ``pieces`` in the lanes of ``guide``."""
+    source, lanes = guide.source, pieces.spec.lanes
     acts = interaction(source, pieces, evaluation_mode)
     agent, bonus, spec = pieces.agent, pieces.bonus, pieces.spec
 
@@ -78,11 +104,16 @@ def on_policy(
         source_key, agent_key, bonus_key, warm_key, member_key = jax.random.split(key, 5)
         agent_state = agent.init(agent_key)
         source_state, bonus_state = acts.warm_up(warm_key, agent_state, source.init(source_key), bonus.init(bonus_key))
-        return OnPolicyState(member_key, source_state, agent.start(agent_state, lanes), agent_state, bonus_state, pieces.fresh_record())
+        guided = guide.init()
+        if guide.begin:
+            source_state = guide.begin(guided, jax.random.fold_in(source_key, 1), source_state)
+            bonus_state = bonus.reset(bonus_state, jnp.ones(lanes, bool)) if bonus.info.warmup else bonus_state
+        return OnPolicyState(member_key, source_state, agent.start(agent_state, lanes), agent_state, bonus_state, pieces.fresh_record(), guided)
 
     def collect(state, key):
         carry = (state.source, state.memory, state.bonus)
-        (source_state, memory, bonus_state), (steps, extras) = jax.lax.scan(acts.interact(state.agent, "explore"), carry, jax.random.split(key, rollout))
+        interact = interaction(guide.steer(state.guide), pieces, evaluation_mode).interact
+        (source_state, memory, bonus_state), (steps, extras) = jax.lax.scan(interact(state.agent, "explore"), carry, jax.random.split(key, rollout))
         last_obs = pieces.seen(bonus_state, source_state.obs)
         return state._replace(source=source_state, memory=memory, bonus=bonus_state), Rollout(steps, extras, state.memory, memory, last_obs, source_state.first)
 
@@ -90,11 +121,12 @@ def on_policy(
         rollout_key, learn_key, update_key = jax.random.split(jax.random.fold_in(state.key, clock.iteration), 3)
         state, batch = collect(state, rollout_key)
         bonus_state, assessed, reward_metrics = pieces.assess(state.agent, state.bonus, batch)
-        agent_state, learnt = pieces.learn(state.agent, learn_key, (assessed, clock.progress))
+        agent_state, learnt = pieces.learn(state.agent, learn_key, (guide.learnt(assessed), clock.progress))
         bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (assessed.steps, learnt.payload))
-        record, metrics = pieces.updated(state.record, assessed, clock)
-        metrics |= learnt.metrics | {f"bonus/{name}": value for name, value in bonus_metrics.items()} | reward_metrics
-        return state._replace(agent=agent_state, bonus=bonus_state, record=record), m.typed(metrics)
+        record, metrics = pieces.updated(state.record, guide.counted(assessed), clock)
+        guided, guide_metrics = guide.tell(state.guide, assessed.steps)
+        metrics |= guide_metrics | learnt.metrics | {f"bonus/{name}": value for name, value in bonus_metrics.items()} | reward_metrics
+        return state._replace(agent=agent_state, bonus=bonus_state, record=record, guide=guided), m.typed(metrics)
 
     def parts():
         """Programs that each do a part of ``step``, for ``profile=true``: name -> (state, clock) -> anything."""
@@ -108,8 +140,20 @@ def on_policy(
 
         def learnt(state, clock):
             state, (_, found, _) = assessed(state, clock)
-            return state, found, pieces.learn(state.agent, state.key, (found, clock.progress))
+            return state, found, pieces.learn(state.agent, state.key, (guide.learnt(found), clock.progress))
 
         return {"rollout": rolled, "bonus score": assessed, "agent learn": learnt, "bonus update and the rest": step}
 
-    return Runner(init, step, acts.evaluate, spec, lanes * rollout, env, acts.start, acts.watch, parts, agent, bonus.info.augments)
+    def watched(state):
+        return interaction(guide.watched(state.guide), pieces, evaluation_mode) if guide.watched else acts
+
+    def evaluate(state, key):
+        return watched(state).evaluate(state, key)
+
+    def start(state, key):
+        return watched(state).start(state, key)
+
+    def watch(state, carry, key):
+        return watched(state).watch(state, carry, key)
+
+    return Runner(init, step, evaluate, spec, lanes * rollout, env, start, watch, parts, agent, bonus.info.augments)

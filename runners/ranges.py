@@ -38,6 +38,8 @@ class Seeds(NamedTuple):
 class Runs(NamedTuple):
     """A run's directory, or a list of them; static."""
 
+    what: str = "a run, as runs/mine, or a list of runs"
+
     traceable = False
 
     def accepts(self, value: Any) -> bool:
@@ -45,4 +47,16 @@ class Runs(NamedTuple):
         return all(isinstance(run, str) and run.strip() for run in listed)
 
     def describe(self) -> str:
-        return "a run, as runs/mine, or a list of runs"
+        return self.what
+
+
+class Words(NamedTuple):
+    """Words of a command line; static."""
+
+    traceable = False
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(word, str) and word.strip() for word in value)
+
+    def describe(self) -> str:
+        return "a list of words of a command line, as \"after=['experiment=go_explore/doorkey_explore']\""

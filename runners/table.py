@@ -29,9 +29,10 @@ def headline(rows: Sequence[dict[str, Any]]) -> str:
     """'return 0.35 | 3/8 succeeded' from the newest line of each member; of archives also their best scores and cells."""
     returns = [row["episode/return"] for row in rows if row.get("episode/return") is not None]
     parts = [f"return {statistics.fmean(returns):.3f}"] if returns else []
-    if rows and rows[0].get("archive/score") is not None:
-        score, cells = (statistics.fmean(row[f"archive/{name}"] for row in rows) for name in ("score", "cells"))
-        parts.append(f"best score {score:,.2f}, {cells:,.0f} cells")
+    scores = [row["archive/score"] for row in rows if row.get("archive/score") is not None]  # none before an episode ended, with exploration.best=end
+    cells = [row["archive/cells"] for row in rows if row.get("archive/cells") is not None]
+    if cells:
+        parts.append(f"{f'best score {statistics.fmean(scores):,.2f}, ' if scores else ''}{statistics.fmean(cells):,.0f} cells")
     if rows and "episode/first_success_step" in rows[0]:
         parts.append(f"{sum(row['episode/first_success_step'] is not None for row in rows)}/{len(rows)} succeeded")
     return " | ".join(parts)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.builder import Refusal
-from runners import checkpoint, continues, distributed, goals, init_from, memory, profile
+from runners import checkpoint, continues, distributed, goals, init_from, memory, phases, profile
 from runners.base import HostExplorer, HostRunner, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
@@ -43,7 +43,10 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     """
     place = distributed.asked(config)
     if place is None:
+        config = phases.begun(config, lambda first: train(first, batching, runs))
         return lead(config, batching, runs, resuming)
+    if config.get("after"):
+        raise Refusal("after=... runs one phase after the other in one process; run the first one by itself, and give runner.demonstrations=RUN to the second")
     with distributed.join(place, config) as group:
         distributed.refuse_unequal(group, config)
         config = {**config, "distributed": distributed.without()}  # who computed a run is not what it is

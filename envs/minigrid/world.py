@@ -9,14 +9,18 @@ sizes of the papers, which minigrid does not register.
 
 from __future__ import annotations
 
+import numbers
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
 from envs.base import Environment, Spec, TimeStep
-from envs.builder import FLAG, Choice, Integer, Optional, Refusal, Text, closest, options
+from envs.builder import FLAG, FRACTION, Choice, Integer, Optional, Refusal, Text, closest, options
 from envs.minigrid import core, pictures, views
 from envs.minigrid.tasks import TASKS
+from envs.wrappers import with_action_noise, with_random_start
 
 
 @options(
@@ -25,9 +29,20 @@ from envs.minigrid.tasks import TASKS
     view_size=Integer(3, 31),
     max_steps=Optional(Integer(1)),
     see_through=Optional(FLAG),
+    layout=Optional(Integer(0)),
+    random_start=Integer(0, 1000),
+    action_noise=FRACTION,
 )
 def minigrid(
-    *, id: str = "MiniGrid-DoorKey-8x8-v0", view: str = "partial", view_size: int = 7, max_steps: int | None = None, see_through: bool | None = None
+    *,
+    id: str = "MiniGrid-DoorKey-8x8-v0",
+    view: str = "partial",
+    view_size: int = 7,
+    max_steps: int | None = None,
+    see_through: bool | None = None,
+    layout: int | None = None,
+    random_start: int = 0,
+    action_noise: float | jax.Array = 0.0,
 ) -> Environment:
     """The MiniGrid task ``id``.
 
@@ -37,6 +52,9 @@ def minigrid(
       view_size: an odd number of cells.
       max_steps: None is the task's own limit; rewards shrink with it.
       see_through: whether walls and closed doors hide what is behind; None is the task's own choice.
+      layout: the seed of the one level that all episodes have; None draws a level for each.
+      random_start: episodes begin after 0 to so many uniformly random actions; their steps count.
+      action_noise: with this probability a uniformly random action is done instead of the one given.
 
     info: ``position`` i32[2] (row, column); ``state_id`` uint32[2], a fingerprint of level, agent and what it carries, for exact counts.
     """
@@ -49,8 +67,12 @@ def minigrid(
     clear = task.see_through if see_through is None else see_through
     look = {"partial": lambda state: views.partial(state, view_size, clear), "full": views.full, "symbolic": views.symbolic}[view]
 
+    if layout is not None:
+        with jax.ensure_compile_time_eval():
+            level = task.level(jax.random.PRNGKey(layout))
+
     def reset(key):
-        state = core.begin(task.level(key))
+        state = core.begin(task.level(key) if layout is None else level)
         return state, look(state)
 
     def step(state, key, action):
@@ -75,7 +97,10 @@ def minigrid(
         deterministic=True,
     )
     render = lambda state: pictures.picture(state, view_size, clear)  # noqa: E731
-    return Environment(spec, reset, step, render, costly_reset=True)
+    made = Environment(spec, reset, step, render, costly_reset=layout is None)
+    if not (isinstance(action_noise, numbers.Real) and action_noise == 0):
+        made = with_action_noise(made, action_noise)
+    return with_random_start(made, random_start) if random_start else made
 
 
 def _space(view: str, task, view_size: int) -> spaces.Box:

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.base import Environment, HostEnvironment, Spec, TimeStep
+from envs.base import Environment, HostEnvironment, Spec, TimeStep, undisturbed
 from envs.builder import Refusal, build
 from envs.deep_sea import deep_sea
 from envs.gymnasium import gymnasium as gymnasium_world
-from envs.wrappers import wrapped
+from envs.wrappers import with_action_noise, with_random_start, wrapped
 from runners.compose import compose
 from runners.experiment import experiment
 from runners.source import jax_source
+from tests.laws.data import quick
 from tests.runners.tiny import TINY, batch_of
 
 FAR = 2**20
@@ -116,6 +117,15 @@ def test_actions_are_repeated_as_often_as_said(play, probability):
 def test_with_certainty_the_first_action_of_an_episode_is_its_only_one(play):
     _, executed = play(np.arange(12, dtype=np.int32), spaces.Discrete(FAR), 4, sticky_actions=1.0)
     assert executed.tolist() == [0] * 4 + [4] * 4 + [8] * 4
+
+
+def test_action_noise_replaces_as_many_actions_as_said():
+    env = with_action_noise(echo(), 0.4)
+    keys = jax.random.split(jax.random.PRNGKey(0), 4000)
+    state = env.reset(keys[0])[0]
+    executed = jax.vmap(lambda key: env.step(state, key, jnp.int32(FAR + 1))[1].obs)(keys)
+    assert abs(float(jnp.mean(executed != FAR + 1)) - 0.4) < 4 * math.sqrt(0.24 / 4000) and not env.spec.deterministic
+    assert len(set(np.asarray(executed).tolist())) > 1000  # drawn one by one
 
 
 def test_a_traced_probability():
@@ -307,3 +317,23 @@ def test_a_run_with_both():
     batch.run(0, total, total)
     metrics = batch.take_metrics()
     assert all(m["episode/count"] > 0 and m["world/episodes"] > 0 for m in metrics)
+
+
+def test_random_starts_are_uniform_in_number_and_leave_an_end_alone():
+    """``echo`` counts its steps: after up to 9 random ones it is at 0 to 9 alike; where its third step would end it, at 2 at most."""
+    world, _ = quick(jax.vmap(with_random_start(echo(spaces.Discrete(3)), 9).reset))(jax.random.split(jax.random.PRNGKey(0), 5000))
+    np.testing.assert_allclose(np.bincount(world, minlength=10) / 5000, 0.1, atol=0.02)
+    short, _ = quick(jax.vmap(with_random_start(echo(spaces.Discrete(3), 3), 9).reset))(jax.random.split(jax.random.PRNGKey(0), 500))
+    assert set(np.asarray(short).tolist()) == {0, 1, 2}
+
+
+def test_a_demonstration_is_heeded_where_actions_stick():
+    env = with_random_start(wrapped(echo(), sticky_actions=1.0), 5)
+    calm = undisturbed(env)
+    state, _ = calm.reset(jax.random.PRNGKey(0))
+    assert state.world == 0  # before any random action
+    for action in (3, 1, 2):
+        state, seen = calm.step(state, jax.random.PRNGKey(0), jnp.int32(action))
+        again, same = env.step(calm.heed(state), jax.random.PRNGKey(0), jnp.int32(action + 5))
+        assert seen.obs == action and same.obs == again.action == action + 5
+    assert env.step(state, jax.random.PRNGKey(0), jnp.int32(7))[1].obs == 2  # and without it they stick

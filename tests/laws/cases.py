@@ -7,6 +7,9 @@ command line builds it.
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +37,7 @@ WORLDS: dict[str, Entry] = {
     "xminigrid": entry("envs.xminigrid.xminigrid", id="MiniGrid-DoorKey-5x5", max_steps=11),
     "xminigrid/full": entry("envs.xminigrid.xminigrid", id="MiniGrid-Empty-5x5", view="full", max_steps=11),
     "minigrid": entry("envs.minigrid.world.minigrid", id="MiniGrid-KeyCorridorS3R1-v0", max_steps=11),
+    "minigrid/fixed": entry("envs.minigrid.world.minigrid", id="MiniGrid-DoorKey-5x5-v0", layout=1, random_start=3, max_steps=11),
     "minigrid/full": entry("envs.minigrid.world.minigrid", id="MiniGrid-ObstructedMaze-1Dlh-v0", view="full", max_steps=11),
     "minigrid/symbolic": entry("envs.minigrid.world.minigrid", id="MiniGrid-MultiRoom-N2-S4-v0", view="symbolic", max_steps=11),
     "tabular": entry("envs.tabular.tabular", id="riverswim_osband", horizon=9),
@@ -104,6 +108,11 @@ class AgentCase(NamedTuple):
     def learns(self) -> bool:
         return not self.entry["_target_"].startswith("agents.random.")
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether it learns from rewards."""
+        return not self.entry["_target_"].startswith("agents.behaviour_cloning.")
+
 
 def tiny_ppo(**arguments: Any) -> Entry:
     """One full batch, so that the first update is one gradient step, and no clipping of its norm, which would couple the losses."""
@@ -118,6 +127,7 @@ AGENTS: dict[str, AgentCase] = {
     "ppo": AgentCase(tiny_ppo()),
     "ppo/box_actions": AgentCase(tiny_ppo(), action=BOX_ACTIONS),
     "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6, value_coef=0.0), streams=TWO),  # its layers would serve the values as well
+    "ppo/tempered": AgentCase(tiny_ppo(recurrent=6, start_temperature=2.0, start_steps=1)),
     "ppo/codes": AgentCase(tiny_ppo(), CODES),
     "ppo/pixels": AgentCase(tiny_ppo(), PIXELS),
     "ppo/augmented": AgentCase(tiny_ppo(), AUGMENTED),
@@ -167,6 +177,8 @@ REPLAY_AGENTS: dict[str, AgentCase] = {
     "td3/sum": AgentCase(tiny_sac("td3", "td3", policy_delay=1), action=BOX_ACTIONS, streams=TWO),
     "cql": AgentCase(tiny_sac("cql", "cql", min_q_weight=0.1, samples=2), action=BOX_ACTIONS),
     "cql/fixed": AgentCase(tiny_sac("cql", "cql", min_q_version=2, min_q_weight=0.1, lagrange_thresh=None, samples=2, entropy_backup=True), action=BOX_ACTIONS),
+    "behaviour_cloning": AgentCase(entry("agents.behaviour_cloning.behaviour_cloning", hidden=(8,), learning_rate=1e-2)),
+    "behaviour_cloning/box_actions": AgentCase(entry("agents.behaviour_cloning.behaviour_cloning", hidden=(8,)), CODES, BOX_ACTIONS),
     "bcq": AgentCase(tiny_sac("bcq", "bcq", vae_hidden=(8,), actor_learning_rate=1e-2, candidates=3), action=BOX_ACTIONS),
     "bcq/augmented": AgentCase(tiny_sac("bcq", "bcq", vae_hidden=(8,), candidates=3), AUGMENTED, BOX_ACTIONS),
     "max_info_sac": AgentCase(tiny_sac("max_info", "max_info_sac"), action=BOX_ACTIONS),
@@ -418,9 +430,23 @@ class RunnerCase(NamedTuple):
         return self.entry["_target_"].endswith("off_policy")
 
 
+def demonstration(steps: int) -> str:
+    """A file of so many actions 0."""
+    file = Path(tempfile.gettempdir()) / f"farlands-laws-{os.getuid()}-{steps}.npz"
+    if not file.exists():
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npz", delete=False) as draft:
+            np.savez(draft, actions=np.zeros(steps, np.int64))
+        os.replace(draft.name, file)
+    return str(file)
+
+
 RUNNERS: dict[str, RunnerCase] = {
+    "backward": RunnerCase(
+        entry("runners.backward.backward", demonstrations=demonstration(4), lanes=3, rollout=6, window=2, move_every=6, context=1, imitation_lanes=1)
+    ),
     "on_policy": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=6)),
     "on_policy/truncated": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()),
+    "policy_go_explore": RunnerCase(entry("runners.policy_go_explore.policy_go_explore", lanes=2, rollout=6, capacity=16, longest=4, erase_loops=True)),
     "off_policy": RunnerCase(
         entry("runners.off_policy.off_policy", lanes=2, rollout=6, updates=2, batch_size=4, capacity=64, learning_starts=12, random_steps=12, n_step=2),
         agent=entry("agents.random.random"),

@@ -202,6 +202,8 @@ def test_samples_without_weight_might_be_anything(lived):
 
 def test_the_signal_reaches_the_learner(lived):
     """Other rewards, or another weight, of the last stream make another first gradient. (The weight of a bonus in the losses comes with its gradients.)"""
+    if not lived.case.rewarded:
+        pytest.skip("learns from actions alone")
     last = lived.data.streams[-1]
     weighed = () if len(lived.data.streams) > 1 and "information" in " ".join(lived.out.metrics) else (last._replace(weight=jnp.float32(2.0)),)
     for changed in (last._replace(reward=-last.reward), *weighed):
@@ -211,6 +213,8 @@ def test_the_signal_reaches_the_learner(lived):
 
 def test_truncation_bootstraps_and_termination_does_not(lived):
     """Only ``terminated`` decides: where it holds, neither the successor nor the discount matters."""
+    if not lived.case.rewarded:
+        pytest.skip("learns from actions alone")
     data, always = lived.data, jnp.ones(B, bool)
     other = {"next_obs": jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), data.next_obs)}
     other["streams"] = tuple(s._replace(discount=0.5 * s.discount) for s in data.streams)

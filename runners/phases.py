@@ -1,0 +1,52 @@
+"""Experiments in phases: what ``after`` says is run first, what it found is demonstrated, and the run learns from that.
+
+    "after=['experiment=go_explore/doorkey_explore']"        words of a command line; in a file, after: [experiment=go_explore/doorkey_explore]
+
+The run of the first phase has a directory of its own and is found there when it is finished, as any run; then the best trajectory that ended an episode is
+written for each of its members that have succeeded (``farlands demonstrate RUN which=end``), where it is not written yet; and the second phase is a run with
+``runner.demonstrations`` at that directory. So every phase is resumed by the one command, and each can be run by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from envs.builder import Refusal
+from runners.compose import compose
+from runners.ranges import Words
+
+
+def begun(config: Mapping[str, Any], train: Callable[[dict[str, Any]], dict[str, Any]]) -> Mapping[str, Any]:
+    """``config`` with the demonstrations of the phase before it, which ``train`` runs. Raises Refusal for a phase that makes none, or whose nobody uses."""
+    words, runner = config.get("after"), config.get("runner") or {}
+    if not words or runner.get("demonstrations") is not None:
+        return config
+    if not Words().accepts(words):
+        raise Refusal(f"after={words!r} is not legal: it must be {Words().describe()}")
+    if "demonstrations" not in runner:
+        raise Refusal("after=... is for runs that learn from demonstrations; use runner=backward with it, or leave it out")
+    first = compose(list(words)) | {"logger": config["logger"]}
+    if first.get("after"):
+        raise Refusal(f"after={words}: that run has an after of its own; give the words of a run that makes demonstrations by itself")
+    if str(first["runner"].get("_target_")) != "runners.go_explore.go_explore":
+        raise Refusal(f"after={words}: that run makes no demonstrations; give one with exploration=go_explore")
+    summary = train(first)
+    run = Path(summary["run_dir"])
+    files = [file for member in range(len(summary["members"])) if (file := demonstrated(run, member, summary["members"][member]))]
+    if not files:
+        raise Refusal(f"{run}: no member has succeeded, so there is nothing to learn from; give the phase before more total_steps")
+    return {**config, "runner": {**runner, "demonstrations": str(run)}}
+
+
+def demonstrated(run: Path, member: int, told: Mapping[str, Any]) -> Path | None:
+    """The file with the way of a member to the end of an episode; None for one that has not succeeded, where the world says what that is."""
+    out = run / "demonstrations" / f"member-{member}-end.npz"
+    if out.exists():
+        return out
+    if told["metrics"].get("episode/first_success_step", 1) is None:
+        return None
+    from runners.demonstrate import demonstrate  # which reads runs, as ``train`` writes them
+
+    return Path(demonstrate([str(run), "which=end", f"member={member}"])["file"])

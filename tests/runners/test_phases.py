@@ -1,0 +1,55 @@
+"""Phases one after the other: explore, demonstrate, learn from that; each is found again, and what cannot be chained is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from envs.builder import Refusal
+from runners import api
+from runners.compose import compose
+
+QUIET = ["logger.console=false", "segments=4", "evaluations=0"]
+FIRST = ["exploration=go_explore", "env.size=5", "exploration.best=end", "runner.lanes=20", "runner.explore_steps=5", "seeds=1", "total_steps=4000"]
+SECOND = ["runner=backward", "exploration=none", "env.size=5", "seeds=1", "total_steps=1500", "runner.lanes=8", "runner.rollout=16"]
+SECOND += ["agent.hidden=[8]", "agent.epochs=1", "agent.minibatches=2"]
+
+
+def after(words: list[str]) -> str:
+    return "after=[" + ",".join(f"'{word}'" for word in words) + "]"
+
+
+@pytest.mark.medium
+def test_one_command_runs_all_phases_and_finds_them_again(tmp_path):
+    chained = compose([*SECOND, *QUIET, after([*FIRST, "evaluations=0"])])
+    summary = api.train(chained, tmp_path)
+    explored = next(path for path in tmp_path.iterdir() if "go_explore" in path.name)
+    files = sorted(file.name for file in (explored / "demonstrations").iterdir())
+    assert files == ["member-0-end.npz"] and len(list(tmp_path.iterdir())) == 2
+    assert api.train(chained, tmp_path) == summary and api.resume(summary["run_dir"]) == summary
+    by_hand = compose([*SECOND, *QUIET, f"runner.demonstrations={explored}"])
+    assert api.train(by_hand, tmp_path)["run_dir"] == summary["run_dir"]  # the same demonstrations, the same run
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([after(FIRST)], "learn from demonstrations; use runner=backward"),
+        ([*SECOND, after(["exploration=counts"])], "makes no demonstrations"),
+        ([*SECOND, after(["experiment=go_explore/deep_sea"])], "has an after of its own"),
+        ([*SECOND, after(["exploration=go_explor"])], "did you mean go_explore"),
+        ([*SECOND, "after=go_explore"], "must be a list of words"),
+    ],
+)
+def test_what_cannot_be_chained_is_refused_before_anything_runs(tmp_path, settings, said):
+    with pytest.raises(Refusal, match=said):
+        api.train(compose(settings), tmp_path / "runs")
+    assert not Path(tmp_path / "runs").exists()
+
+
+@pytest.mark.medium
+def test_where_nobody_has_succeeded_there_is_nothing_to_learn_from(tmp_path):
+    small = [*(word for word in FIRST if not word.startswith(("total", "env"))), "env.size=30", "total_steps=100", "segments=1"]
+    with pytest.raises(Refusal, match="no member has succeeded"):
+        api.train(compose([*SECOND, *QUIET, after(small)]), tmp_path)

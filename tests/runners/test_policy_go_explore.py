@@ -1,0 +1,155 @@
+"""Policy-based Go-Explore: sub-goals, what pays and what is learnt from, temperatures, what is refused, exact resume, a maze with noise that it learns."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from agents.actor_critic import TEMPERATURE, actor_critic
+from envs.base import Environment, Spec, TimeStep
+from envs.builder import Refusal
+from exploration.hash_table import hash_observation
+from exploration.routes import Steps, choose, routes, tell
+from runners import api
+from runners.compose import compose
+from runners.experiment import experiment
+from runners.policy_go_explore import Rules, nowhere, steering
+from runners.source import jax_source
+from tests.runners.test_resume import split_equals_whole
+from tests.runners.tiny import TINY
+
+KEY = jax.random.PRNGKey(0)
+NO = jnp.array(False)
+LANES = 4
+RULES = Rules(0.5, 2, 1.0, 3.0, 2.0, 1.0, 1, 100, 50, 0.01, 1000)
+POLICY = ["runner=policy_go_explore", "exploration=none", "runner.capacity=64", "runner.longest=16"]
+
+
+def row(length: int = 8) -> Environment:
+    """Action 1 goes on and is paid 5, action 0 stays; it ends after ``length`` places."""
+
+    def step(place, key, action):
+        place = place + action
+        return place, TimeStep(place, 5.0 * action, place >= length, NO, {})
+
+    spec = Spec(spaces.Discrete(length + 1), spaces.Discrete(2), "row", max_steps=100, deterministic=True)
+    return Environment(spec, lambda key: (jnp.int32(0), jnp.int32(0)), step)
+
+
+def identify(transition):
+    return hash_observation(transition.next_obs[:, None], 1)
+
+
+def steered(rules: Rules = RULES, places: int = 6, **options):
+    """(source, lanes) after one episode that went through so many places; its last one is where all lanes go."""
+    env = row()
+    source = jax_source(env, LANES, note=nowhere(16, env))
+    state = routes(32, 16, 1, {"goal": jnp.int32(0)})
+    been = jnp.arange(1, places + 1)[:, None]
+    no = jnp.zeros((places, 1), bool)
+    keys = hash_observation(been[..., None], 2)
+    state, _ = tell(state, Steps(keys, no.at[0].set(True), no, 0.0 * been, been, {"goal": been}))
+    last = jnp.argmax(state.count)
+    state = state._replace(actions=jnp.where(jnp.arange(32) == last, 0, 10**9))
+    way = steering(env, source, identify, rules, 1.0)(state, **options)
+    return way, way.init(KEY)
+
+
+def went(way, lanes, actions):
+    found = []
+    for t, action in enumerate(actions):
+        lanes, transition = way.step(lanes, jax.random.fold_in(KEY, t), jnp.full(LANES, action))
+        found.append(transition)
+    return lanes, jax.tree.map(lambda *x: np.stack(x)[:, 0], *found)
+
+
+def test_sub_goals_pay_and_the_last_one_ends_the_return():
+    way, lanes = steered()
+    assert lanes.obs["goal"].tolist() == [1] * LANES and lanes.note.count.tolist() == [6] * LANES
+    lanes, seen = went(way, lanes, [1, 1, 0, 1, 1, 1, 1])
+    assert seen.next_obs["goal"][:6].tolist() == [2, 3, 3, 4, 5, 6]
+    assert seen.reward.tolist() == [3, 3, 0, 3, 3, 3, 5]  # the world's 5 is clipped to 2; the last sub-goal pays 3
+    assert seen.info["arrived"].tolist() == [False] * 6 + [True] and not seen.info["exploring"].any() and lanes.note.exploring.all()
+    assert seen.info["episode_return"].tolist() == [5, 10, 10, 15, 20, 25, 30] and seen.next_obs["world"].tolist() == [1, 2, 2, 3, 4, 5, 6]
+
+
+def test_after_the_return_actions_are_drawn_and_kept():
+    way, lanes = steered(RULES._replace(mean_run=10**6), places=1)
+    _, seen = went(way, lanes, [1, *[0] * 6])
+    assert seen.info["exploring"].tolist() == [False, *[True] * 6]
+    assert len(set(seen.action[1:].tolist())) == 1
+    way, lanes = steered(RULES._replace(random=0.0), places=1)
+    _, seen = went(way, lanes, [1, *[0] * 6])
+    assert seen.action.tolist() == [1, *[0] * 6]  # the policy's own
+    assert set(seen.next_obs["goal"].tolist()) == {1}  # to the only cell there is
+
+
+def test_who_is_late_grows_random_and_at_last_gives_up():
+    way, lanes = steered(RULES._replace(overdue=0.5, give_up=5))
+    lanes, seen = went(way, lanes, [1, 0, 0, 0, 0, 0])
+    assert seen.next_obs[TEMPERATURE].tolist() == pytest.approx([1, 1, 1 + 0.25, 1 + 1, 1 + 2.25, 1 + 4])  # one step per sub-goal is its pace
+    assert seen.truncated.tolist() == [False] * 5 + [True]
+    lanes = way.restart(lanes, KEY, jnp.arange(LANES) < 2)
+    assert lanes.obs["world"].tolist() == [0, 0, 1, 1] and lanes.obs["goal"].tolist() == [1, 1, 2, 2] and lanes.note.since.tolist() == [0, 0, 5, 5]
+
+
+def test_evaluations_go_to_the_best_cell_without_chance():
+    way, lanes = steered(RULES._replace(overdue=0.5, give_up=5), to_the_best=True)
+    lanes, seen = went(way, lanes, [0] * 8)
+    assert not seen.truncated.any() and (seen.next_obs[TEMPERATURE] == 1).all() and not lanes.note.random.any()
+
+
+def test_cells_are_chosen_in_proportion():
+    state = routes(8, 2, 1, jnp.int32(0))._replace(actions=jnp.array([0, 2, 6, 18, 0, 0, 0, 0]), count=jnp.array([1, 1, 1, 1, 0, 0, 0, 0]))
+    drawn = np.bincount(choose(state, KEY, 100_000), minlength=8) / 100_000
+    np.testing.assert_allclose(drawn, np.array([1, 0.5, 0.25, 0.1, 0, 0, 0, 0]) / 1.85, atol=0.006)
+
+
+@pytest.mark.parametrize("action", [spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)])
+@pytest.mark.parametrize("recurrent", [0, 4])
+def test_a_temperature_is_the_policys_and_no_input(action, recurrent):
+    sight = spaces.Box(-1, 1, (3,), np.float32)
+    shown = spaces.Dict({"world": sight, TEMPERATURE: spaces.Box(1.0, np.inf, (), np.float32)})
+    options = {"heads": 1, "hidden": (4,), "activation": "tanh", "encoder": "auto", "recurrent": recurrent}
+    network = actor_critic(Spec(shown, action, "made up"), **options)
+    obs, first = jax.random.normal(KEY, (2, 3)), jnp.ones(2, bool)
+    params = network.init(KEY)
+
+    def parameters(temperature):
+        return network.apply(params, network.start(2), {"world": obs, TEMPERATURE: jnp.full(2, temperature)}, first)[1:]
+
+    (cold, value), (hot, same) = parameters(1.0), parameters(2.0)
+    np.testing.assert_array_equal(value, same)
+    wanted = cold / 2 if isinstance(action, spaces.Discrete) else cold.at[:, 2:].add(np.log(2))
+    np.testing.assert_allclose(hot, wanted, rtol=1e-6)
+
+
+def test_what_does_not_fit_is_refused():
+    for words, reason in (
+        (["env=gymnasium", "env.id=CartPole-v1"], "lives on the host"),
+        (["env=deep_sea", "env.noisy_tv=2"], "dictionary already"),
+        (["env=deep_sea", "runner.cell=downscaled"], "shrinks pictures"),
+        (["env=deep_sea", "runner.capacity=100"], "power of two"),
+    ):
+        with pytest.raises(Refusal, match=reason):
+            made = experiment(compose(["runner=policy_go_explore", "exploration=none", *words]))
+            made.make_runner(made.members[0].hyper)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("recurrent", [0, 4])
+def test_resume_is_exact(recurrent, tmp_path):
+    split_equals_whole([*TINY, *POLICY, "env=deep_sea", "env.stochastic=true", f"agent.recurrent={recurrent}"], "vmap", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_grid_with_noise_is_learnt(tmp_path):
+    """In 120,000 steps, where nothing can be put back; chance alone reaches the goal in one of ten episodes that long."""
+    grid = ["env=minigrid", "env.id=MiniGrid-Empty-8x8-v0", "env.view=full", "env.layout=1", "env.action_noise=0.2", "runner.cell=position"]
+    learn = ["runner=policy_go_explore", "exploration=none", "agent.learning_rate=1e-3", "runner.give_up=60", "runner.evaluation_mode=explore", "seeds=3"]
+    api.train(compose([*grid, *learn, "total_steps=120_000", "evaluations=1", f"run_dir={tmp_path}/run"]))
+    found = [row["evaluation/success"] for row in api.metrics(tmp_path / "run") if "evaluation/success" in row]
+    assert len(found) == 3 and min(found) >= 0.6
