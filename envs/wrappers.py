@@ -39,9 +39,7 @@ class NoisyTVState(NamedTuple):
 
 
 @options(sticky_actions=FRACTION, noisy_tv=Integer(0, 2**16))
-def wrapped(
-    env: Environment | HostEnvironment, *, sticky_actions: float | jax.Array = 0.0, noisy_tv: int = 0
-) -> Environment | HostEnvironment:
+def wrapped(env: Environment | HostEnvironment, *, sticky_actions: float | jax.Array = 0.0, noisy_tv: int = 0) -> Environment | HostEnvironment:
     """``env`` with sticky actions and a noisy TV; ``env`` itself where both are 0. ``sticky_actions`` may be traced."""
     never = isinstance(sticky_actions, numbers.Real) and sticky_actions == 0
     if isinstance(env, HostEnvironment):

@@ -55,6 +55,8 @@ WORLDS: dict[str, Entry] = {
     "curling": entry("envs.curling.curling", max_steps=11),
     "hard_maze": entry("envs.hard_maze.hard_maze", max_steps=11),
     "hard_maze/kheperax": entry("envs.hard_maze.hard_maze", layout="kheperax", late_reward=True, max_steps=11),
+    "redundant_arm": entry("envs.redundant_arm.redundant_arm", max_steps=11),
+    "redundant_arm/published": entry("envs.redundant_arm.redundant_arm", max_steps=11, published_reward=True),
     "planar_arm": entry("envs.planar_arm.planar_arm", joints=3),
     "cartpole_swingup": entry("envs.cartpole_swingup.cartpole_swingup", max_steps=11),
     "cartpole_swingup/box": entry("envs.cartpole_swingup.cartpole_swingup", actions="continuous", max_steps=11),
