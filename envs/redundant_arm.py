@@ -12,7 +12,7 @@ or in one of the walls, 0.02 thick, which reach 0.2 inwards from the middle of e
 half the way that the end went plus the speed of the last joint exceeds 1 (units do not fit: as published). Else an episode lasts ``max_steps`` steps, 100 in
 the published searches. The last step pays (r - d) / r within a distance d < r = 0.05 of (0.25, 0.25) ("area 1"), (0.85, 0.85) or (0.25, 0.9).
 
-Chosen here, because the sources do not tell: the arm stays where it was before an illegal move; the way of the end is that of a whole step; all 21 points count.
+Chosen here, as the sources do not tell: the arm stays where it was before an illegal move; the way of the end is that of a whole step; all 21 points count.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def redundant_arm(*, max_steps: int = 100, published_reward: bool = False) -> En
       published_reward: only an illegal move pays, or the published world's own end after 250 steps. The published searches stop after 100 steps, so there
         whoever is inside a goal has to collide to be paid. Otherwise the last step pays, however it ends.
 
-    obs f32[20]: angles / pi. action f32[20] in [-1, 1]: torques. info: ``descriptor`` f32[2], the arm's end; ``area`` i32[], the reward area (1 to 3) that paid.
+    obs f32[20]: angles / pi. action f32[20] in [-1, 1]: torques. info: ``descriptor`` f32[2], the arm's end; ``area`` i32[], the reward area that paid.
     """
 
     def reset(key):
