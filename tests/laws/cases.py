@@ -57,6 +57,7 @@ WORLDS: dict[str, Entry] = {
     "hard_maze/kheperax": entry("envs.hard_maze.hard_maze", layout="kheperax", late_reward=True, max_steps=11),
     "redundant_arm": entry("envs.redundant_arm.redundant_arm", max_steps=11),
     "redundant_arm/published": entry("envs.redundant_arm.redundant_arm", max_steps=11, published_reward=True),
+    "collect_ball": entry("envs.collect_ball.collect_ball", max_steps=11),
     "planar_arm": entry("envs.planar_arm.planar_arm", joints=3),
     "cartpole_swingup": entry("envs.cartpole_swingup.cartpole_swingup", max_steps=11),
     "cartpole_swingup/box": entry("envs.cartpole_swingup.cartpole_swingup", actions="continuous", max_steps=11),
