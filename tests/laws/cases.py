@@ -464,6 +464,7 @@ POPULATIONS: dict[str, Entry] = {
     ),
     "map_elites": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6),
     "map_elites/iso_line": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6, variation="iso_line", initial="uniform", ties=False),
+    "map_elites/cvt": entry("exploration.map_elites.map_elites", archive="cvt", centroids=12, batch=6),
     "serene": entry("exploration.serene.serene", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8, emitters=1),
     "serene/cma_es": entry("exploration.serene.serene", emitter="cma_es", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8),
     "serene/signature": entry(
@@ -473,6 +474,7 @@ POPULATIONS: dict[str, Entry] = {
     "stax": entry("exploration.taxons.stax", population=4, chunk=24, emitter_population=2, capacity=256, emitters=64, frames=2, pixels=16, latent=2, epochs=2),
     "cma_me": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4),
     "cma_me/optimizing": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4, ranking="optimizing", schedule="fewest", ties=True),
+    "cma_me/bandit": entry("exploration.cma_me.cma_me", archive="cvt", centroids=12, emitters=3, samples=4, schedule="bandit"),
     "cma_me/random_direction": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4, ranking="random_direction", initial="uniform"),
     "evolution_strategy": entry("exploration.evolution_strategy.evolution_strategy", cells=[5, 4], pairs=3),
     "random_search": entry("exploration.random_search.random_search", cells=[5, 4], batch=6),
