@@ -12,6 +12,7 @@ from envs.builder import Refusal
 from envs.point2d import point2d
 from exploration import cma_es, grid_archive
 from exploration.base import Evaluation
+from exploration.budget import EXPLOIT, EXPLORE, bandit, paid, preferred
 from exploration.cma_me import cma_me
 from exploration.emitters import cma, elitist, fresh_record, improvement, recorded, stagnant
 from exploration.novelty import local_competition, novelty
@@ -163,6 +164,23 @@ def test_the_bandit_among_emitters_is_ucb1():
         stored[turn] += np.isfinite(state.grid.fitness).sum() - before
     assert asked[1] > 15 and np.all(asked >= 2)
     np.testing.assert_array_equal(state.stored, stored)
+
+
+def test_the_bandit_between_exploring_and_exploiting():
+    """Both once first; what chunks earn, and whose turn it is, against the formulae in plain numbers."""
+    state, earned, before = bandit(), ([], []), (0, 0)
+    for phase, found, living in [(EXPLORE, 1, 0), (EXPLOIT, 1, 2), (EXPLOIT, 1, 1), (EXPLORE, 1, 1), (EXPLOIT, 1, 0), (EXPLORE, 4, 0)]:
+        assert int(preferred(state)) == phase or min(map(len, earned)) > 0
+        unfinished = paid(state, jnp.int32(phase), jnp.bool_(False), jnp.int32(9), jnp.int32(9))
+        jax.tree.map(np.testing.assert_array_equal, unfinished, state)
+        state = paid(state, jnp.int32(phase), jnp.bool_(True), jnp.int32(found), jnp.int32(living))
+        explored, exploited = -np.tanh(found - before[0]), np.tanh(living - before[1]) if living else -1.0
+        earned[phase].append(exploited if phase == EXPLOIT else explored)
+        before = (found, living)
+        np.testing.assert_allclose(state.earned, [np.mean(e) if e else 0.0 for e in earned], atol=1e-6)
+        if min(map(len, earned)) > 0:
+            total = sum(map(len, earned))
+            assert int(preferred(state)) == int(np.argmax([np.mean(e) + np.sqrt(np.log(total) / len(e)) for e in earned]))
 
 
 def sphere(x):

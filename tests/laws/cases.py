@@ -466,7 +466,9 @@ POPULATIONS: dict[str, Entry] = {
     "map_elites/iso_line": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6, variation="iso_line", initial="uniform", ties=False),
     "map_elites/cvt": entry("exploration.map_elites.map_elites", archive="cvt", centroids=12, batch=6),
     "serene": entry("exploration.serene.serene", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8, emitters=1),
-    "serene/cma_es": entry("exploration.serene.serene", emitter="cma_es", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8),
+    "serene/cma_es": entry(
+        "exploration.serene.serene", emitter="cma_es", schedule="bandit", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8
+    ),
     "serene/signature": entry(
         "exploration.serene.serene", population=4, neighbours=3, chunk=24, capacity=256, exploit=False, descriptor="signature", time=True
     ),
