@@ -82,6 +82,7 @@ HOST_WORLDS: dict[str, Entry] = {
     "dm_control": entry("envs.dm_control.dm_control", id="walker-run", action_repeat=2),
     "dm_control/pixels": entry("envs.dm_control.dm_control", id="cartpole-swingup", pixels=16, frames=2, shadows=False),
     "robotics": entry("envs.robotics.robotics", id="FetchReach-v4"),
+    "ant_maze": entry("envs.ant_maze.ant_maze", max_steps=7),
     "textworld": entry("envs.textworld.textworld", rooms=2, objects=3, quest_length=2, text_size=16),
     "atari": entry("envs.atari.atari", game="breakout"),
     "atari/noisy_tv": entry("envs.atari.atari", game="pong", noisy_tv=2, sticky_actions=0.25),
