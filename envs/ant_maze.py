@@ -12,6 +12,7 @@ all (0.002 in 600 steps). A simulation that breaks down pays NaN and ends.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import gymnasium as library
@@ -20,6 +21,7 @@ from gymnasium import spaces
 
 from envs.base import HostEnvironment
 from envs.builder import Integer, Refusal, extra_hint, options
+from envs.dm_control import way_to_draw
 from envs.gymnasium import hosted
 
 START, MIDDLE, SCALE = np.array([-25.0, -25.0]), 5.0, 70.0
@@ -30,6 +32,8 @@ TIMESTEP, FRAMES, HEIGHT = 0.005, 5, 1.0
 
 
 def imported() -> Any:
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", way_to_draw())  # read when MuJoCo is imported
     try:
         import mujoco
     except ImportError:

@@ -188,12 +188,12 @@ def _worker(recipe: bytes, pipe: Any) -> None:
     while True:
         try:
             job = pipe.recv()
-        except EOFError:  # the main process is gone
+            if job is None:
+                return
+            world, answer = answered(world, recipe, job)
+            pipe.send(answer)
+        except (EOFError, ConnectionResetError, BrokenPipeError):  # the main process is gone
             return
-        if job is None:
-            return
-        world, answer = answered(world, recipe, job)
-        pipe.send(answer)
 
 
 def processes(recipe: Any) -> Crew:
