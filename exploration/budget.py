@@ -20,22 +20,23 @@ class Bandit(NamedTuple):
 
     earned: jax.Array  # f32[2]; means over the chunks
     chunks: jax.Array  # i32[2]
-    before: jax.Array  # i32[2]; candidates ever found, and living emitters, when the present chunk began
+    before: jax.Array  # i32[2]; candidates found, and living emitters, when the present chunk began
+    found: jax.Array  # i32[]; candidates, ever
 
 
 def bandit() -> Bandit:
-    return Bandit(jnp.zeros(2, jnp.float32), jnp.zeros(2, jnp.int32), jnp.zeros(2, jnp.int32))
+    return Bandit(jnp.zeros(2, jnp.float32), jnp.zeros(2, jnp.int32), jnp.zeros(2, jnp.int32), jnp.int32(0))
 
 
-def paid(state: Bandit, phase: jax.Array, ended: jax.Array, found: jax.Array, living: jax.Array) -> Bandit:
-    """The bandit after a chunk of ``phase`` i32[], if it has ``ended`` bool[]; ``found``, ``living`` i32[]: candidates ever found, emitters alive now."""
-    now = jnp.stack([found, living])
+def paid(state: Bandit, phase: jax.Array, ended: jax.Array, living: jax.Array) -> Bandit:
+    """The bandit after a chunk of ``phase`` i32[], if it has ``ended`` bool[]; ``living`` i32[]: emitters that are alive now."""
+    now = jnp.stack([state.found, living])
     change = jnp.tanh((now - state.before).astype(jnp.float32))
     reward = jnp.where(phase == EXPLORE, -change[EXPLORE], jnp.where(living > 0, change[EXPLOIT], -1.0))
     here = (jnp.arange(2) == phase) & ended
     chunks = state.chunks + here.astype(jnp.int32)
     earned = state.earned + jnp.where(here, (reward - state.earned) / jnp.maximum(chunks, 1), 0.0)
-    return Bandit(earned, chunks, jnp.where(ended, now, state.before))
+    return Bandit(earned, chunks, jnp.where(ended, now, state.before), state.found)
 
 
 def preferred(state: Bandit) -> jax.Array:

@@ -83,7 +83,6 @@ class SereneState(NamedTuple):
     born: jax.Array  # i32[]; emitters that passed their probation
     explored: jax.Array  # i32[]; chunks of exploring that are over
     trained: jax.Array  # i32[]; trainings of the descriptor
-    found: jax.Array  # i32[]; candidates, ever
     bandit: Bandit | tuple  # () without one
 
 
@@ -194,7 +193,7 @@ def serene(
         zero = jnp.int32(0)
         alive = jnp.zeros(max(emitters, most_alive), bool)
         return SereneState(
-            generation.init(key), rewarding, slots, alive, none, zero, zero, zero, zero, zero, zero, zero, zero, bandit() if schedule == "bandit" else ()
+            generation.init(key), rewarding, slots, alive, none, zero, zero, zero, zero, zero, zero, zero, bandit() if schedule == "bandit" else ()
         )
 
     # --- exploring -----------------------------------------------------------------------------------------------------
@@ -208,8 +207,9 @@ def serene(
         pays = everyone.valid & (everyone.fitness > 0) & ~everyone.marked
         rewarding = with_candidates(state.rewarding, everyone, pays)
         survivors = search.population._replace(marked=search.population.valid & (search.population.fitness > 0))  # whoever pays is a candidate by now
-        found = state.found + jnp.sum(pays, dtype=jnp.int32)
-        return state._replace(search=search._replace(population=survivors), rewarding=rewarding, found=found), happened
+        if schedule == "bandit":
+            state = state._replace(bandit=state.bandit._replace(found=state.bandit.found + jnp.sum(pays, dtype=jnp.int32)))
+        return state._replace(search=search._replace(population=survivors), rewarding=rewarding), happened
 
     def with_candidates(rewarding, everyone, pays):
         def nearest(genome, index):
@@ -354,7 +354,7 @@ def serene(
         ended = jnp.where(state.phase == EXPLORE, over, over & (state.mode == IDLE) | idle)
         wanted = state.phase == EXPLORE
         if schedule == "bandit":
-            state = state._replace(bandit=paid(state.bandit, state.phase, ended, state.found, jnp.sum(state.alive, dtype=jnp.int32)))
+            state = state._replace(bandit=paid(state.bandit, state.phase, ended, jnp.sum(state.alive, dtype=jnp.int32)))
             wanted = preferred(state.bandit) == EXPLOIT
         begins = ended & something & exploit & wanted
         phase = jnp.where(ended, jnp.where(begins, EXPLOIT, EXPLORE), state.phase).astype(jnp.int32)
@@ -389,7 +389,8 @@ def serene(
     def elites(state):
         parts = [state.search.archive, state.search.population, state.rewarding.who]
         everyone = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-        return Elites(everyone.genomes, everyone.fitness, everyone.descriptor, everyone.valid)
+        code = None if descriptor == "truth" else everyone.code
+        return Elites(everyone.genomes, everyone.fitness, everyone.descriptor, everyone.valid, code)
 
     def full(state):
         return {

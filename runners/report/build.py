@@ -79,15 +79,34 @@ def sections(world: str, found: Sequence[Group], looks: dict[str, figures.Style]
     return kept
 
 
+class Drawn(NamedTuple):
+    """Pictures of an archive that a command of its own draws."""
+
+    metric: str  # of the runs that have such an archive
+    files: str  # under pictures/
+    command: str
+    invitation: str
+    caption: str
+
+
+DRAWN = (
+    Drawn("archive/cells", "archive-[0-9]*.png", "demonstrate {} which=map", "Where the cells of games with rooms and of maps are:", "Cells of {}, {}"),
+    Drawn("search/coverage", "elites-[0-9]*.png", "elites {}", "What the search keeps, and where it has been:", "What {} keeps, {}"),
+)
+
+
 def archive_maps(run: Run) -> str:
-    """The pictures of a run's archives that ``demonstrate`` has drawn, or how to have them; "" for runs without archives."""
-    if not any("archive/cells" in row for row in run.rows):
-        return ""
-    drawn = sorted((run.path / "pictures").glob("archive-[0-9]*.png"))
-    if not drawn:
-        command = f"scripts/farlands demonstrate {relative(run.path)} which=map"
-        return page.paragraph("Where the cells of games with rooms and of maps are:") + page.preformatted(command)
-    return "".join(page.image(png, f"Cells of {run.name}, member {png.stem.rpartition('-')[2]}, as they were when demonstrate drew them") for png in drawn)
+    """The pictures of a run's archives that ``demonstrate`` and ``elites`` have drawn, or how to have them; "" for runs without archives."""
+    parts = []
+    for kind in DRAWN:
+        if not any(kind.metric in row for row in run.rows):
+            continue
+        drawn = sorted((run.path / "pictures").glob(kind.files))
+        if not drawn:
+            command = f"scripts/farlands {kind.command.format(relative(run.path))}"
+            parts.append(page.paragraph(kind.invitation) + page.preformatted(command))
+        parts += [page.image(png, kind.caption.format(run.name, f"member {png.stem.split('-')[1]}, as it was when drawn")) for png in drawn]
+    return "".join(parts)
 
 
 def order(metric: str) -> int:
