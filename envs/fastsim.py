@@ -17,6 +17,7 @@ import numpy as np
 from envs.pictures import segment
 
 LASERS = np.array([0.25 * np.pi, 0.0, -0.25 * np.pi], np.float32)
+COS, SIN = np.cos(LASERS), np.sin(LASERS)
 GRAZING = 1e-4  # of an edge: a ray that meets its end does so whatever the rounding
 
 
@@ -60,25 +61,25 @@ def robot(arena: Arena) -> Robot:
 
     def lasers(place, heading):
         """f32[3]; along p + t u the edge a + s w is met at t = (a - p) x w / (u x w), s = (a - p) x u / (u x w)."""
-        u_x, u_y = jnp.cos(heading + LASERS)[:, None], jnp.sin(heading + LASERS)[:, None]
+        cos, sin = jnp.cos(heading), jnp.sin(heading)
+        u_x, u_y = (cos * COS - sin * SIN)[:, None], (sin * COS + cos * SIN)[:, None]
         a_x, a_y = starts[:, 0] - place[0], starts[:, 1] - place[1]
         across = u_x * ways[:, 1] - u_y * ways[:, 0]
-        safe = jnp.where(across == 0, 1.0, across)
-        t, s = (a_x * ways[:, 1] - a_y * ways[:, 0]) / safe, (a_x * u_y - a_y * u_x) / safe
+        inverse = 1.0 / jnp.where(across == 0, 1.0, across)
+        t, s = (a_x * ways[:, 1] - a_y * ways[:, 0]) * inverse, (a_x * u_y - a_y * u_x) * inverse
         met = (across != 0) & (t >= 0) & (s >= -GRAZING) & (s <= 1 + GRAZING)
         return jnp.minimum(jnp.min(jnp.where(met, t, jnp.inf), axis=-1), arena.reach)
 
-    def contacts(place, heading):
-        """bool[2]: whether the left and the right half of the robot stand in a wall, or beyond the border."""
-        share = jnp.clip(jnp.sum((place - wall_starts) * wall_ways, axis=-1) / wall_lengths, 0.0, 1.0)
-        towards = wall_starts + share[:, None] * wall_ways - place
-        inside = jnp.sum(jnp.square(towards), axis=-1) < (arena.radius + arena.half) ** 2
-        bearing = jnp.arctan2(towards[:, 1], towards[:, 0]) - heading
-        beyond = jnp.concatenate([place < low, place > high])
-        bearing = jnp.concatenate([bearing, jnp.array([np.pi, -0.5 * np.pi, 0.0, 0.5 * np.pi], jnp.float32) - heading])
-        side = jnp.sin(bearing)  # above 0: to the left
-        hit = jnp.concatenate([inside, beyond])
-        return jnp.stack([jnp.any(hit & (side >= 0)), jnp.any(hit & (side < 0))])
+    def contacts(place, cos, sin):
+        """bool[2]: whether the left and the right half of the robot, which looks along (cos, sin), stand in a wall, or beyond the border."""
+        p_x, p_y = place[0] - wall_starts[:, 0], place[1] - wall_starts[:, 1]
+        share = jnp.clip((p_x * wall_ways[:, 0] + p_y * wall_ways[:, 1]) / wall_lengths, 0.0, 1.0)
+        x, y = share * wall_ways[:, 0] - p_x, share * wall_ways[:, 1] - p_y
+        inside = x * x + y * y < (arena.radius + arena.half) ** 2
+        left = cos * y - sin * x >= 0
+        beyond, beyond_left = jnp.concatenate([place < low, place > high]), jnp.stack([sin >= 0, cos <= 0, sin <= 0, cos >= 0])
+        hit_left, hit_right = jnp.any(inside & left) | jnp.any(beyond & beyond_left), jnp.any(inside & ~left) | jnp.any(beyond & ~beyond_left)
+        return jnp.stack([hit_left, hit_right])
 
     def drive(place, heading, left, right):
         turn = (right - left) / (2 * arena.radius)
@@ -89,8 +90,9 @@ def robot(arena: Arena) -> Robot:
         cos, sin = jnp.cos(heading), jnp.sin(heading)
         # the own frame has the heading upwards: (aside, ahead) turned by heading - pi / 2
         moved = place + jnp.stack([sin * aside + cos * ahead, -cos * aside + sin * ahead])
-        heading = jnp.mod(heading + turn + np.pi, 2 * np.pi) - np.pi
-        touched = contacts(moved, heading)
+        heading = heading + turn
+        heading = heading - 2 * np.pi * jnp.floor((heading + np.pi) / (2 * np.pi))
+        touched = contacts(moved, jnp.cos(heading), jnp.sin(heading))
         return jnp.where(jnp.any(touched), place, moved), heading, touched
 
     def shown(at):
