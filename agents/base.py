@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from gymnasium import spaces
 
 from envs.base import Key, PyTree, Transition
@@ -90,6 +91,7 @@ class Genome(NamedTuple):
 
     space: spaces.Box  # of flat genomes f32[G]; searches stay inside
     decode: Callable[[jax.Array], PyTree]  # f32[G] -> agent state
+    act: Callable[[np.ndarray, np.ndarray], np.ndarray]  # (genome f32[G], one obs) -> action, in numpy: for workers that step worlds on the host
 
 
 class Agent(NamedTuple):

@@ -19,10 +19,10 @@ import numpy as np
 from gymnasium import spaces
 
 from agents.base import Agent, Genome, Learnt
-from envs.base import Spec, box_bounds
+from envs.base import Spec
 from envs.builder import FLAG, POSITIVE, Choice, Refusal, Sizes, options
 
-ACTIVATIONS = {"half_tanh": lambda z: jnp.tanh(0.5 * z), "tanh": jnp.tanh, "relu": jax.nn.relu}
+ACTIVATIONS = {"half_tanh": lambda xp, z: xp.tanh(0.5 * z), "tanh": lambda xp, z: xp.tanh(z), "relu": lambda xp, z: xp.maximum(z, 0)}  # xp: numpy or jax.numpy
 
 
 @options(hidden=Sizes(), activation=Choice(tuple(ACTIVATIONS)), bias=Choice(("shared", "unit", "none")), bound=POSITIVE, normalize=FLAG)
@@ -50,31 +50,35 @@ def controller(
     shapes = [(a, b, biases(b)) for a, b in zip(widths, widths[1:], strict=False)]
     genes = sum(a * b + c for a, b, c in shapes)
     inner = ACTIVATIONS[activation]
-    outer = inner if activation == "half_tanh" else jnp.tanh
+    outer = inner if activation == "half_tanh" else ACTIVATIONS["tanh"]
     scale = None
     if normalize:
         largest = np.maximum(np.abs(spec.observation.low), np.abs(spec.observation.high)).reshape(-1)
         scale = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0).astype(np.float32)
 
-    def forward(genome, obs):
-        x, start = obs.reshape(obs.shape[0], -1).astype(jnp.float32), 0
+    def forward(xp, genome, obs):
+        x, start = obs.reshape(obs.shape[0], -1).astype(xp.float32), 0
         x = x if scale is None else x / scale
         for layer, (a, b, c) in enumerate(shapes):
             weights = genome[start : start + a * b].reshape(a, b)
             offset = genome[start + a * b : start + a * b + c] if c else 0.0
             # a sum of products, not a matrix product: under vmap over genomes that would be many tiny ones, each a call of its own
-            x = jnp.sum(x[..., None] * weights, axis=-2) + offset
-            x = outer(x) if layer == len(shapes) - 1 else inner(x)
+            x = xp.sum(x[..., None] * weights, axis=-2) + offset
+            x = outer(xp, x) if layer == len(shapes) - 1 else inner(xp, x)
             start += a * b + c
         return x
 
+    low, high = (None, None) if discrete else finite_bounds(spec.action)
+
+    def chosen(xp, genome, obs):
+        out = forward(xp, genome, obs)
+        if discrete:
+            return xp.argmax(out, axis=-1) + int(spec.action.start)
+        return low + 0.5 * (out.reshape(-1, *spec.action.shape) + 1.0) * (high - low)
+
     def act(genome, key, inputs):
         memory, obs, _, _ = inputs
-        out = forward(genome, obs)
-        if discrete:
-            return memory, jnp.argmax(out, axis=-1) + int(spec.action.start), {}
-        low, high = box_bounds(spec.action)
-        return memory, low + 0.5 * (out.reshape(-1, *spec.action.shape) + 1.0) * (high - low), {}
+        return memory, chosen(jnp, genome, obs), {}
 
     return Agent(
         init=lambda key: jnp.clip(jax.random.normal(key, (genes,)), -bound, bound),
@@ -82,15 +86,20 @@ def controller(
         act=act,
         learn=lambda state, key, inputs: (state, Learnt()),
         learns_from="anything",
-        genome=Genome(spaces.Box(-bound, bound, (genes,), np.float32), lambda genome: genome),
+        genome=Genome(spaces.Box(-bound, bound, (genes,), np.float32), lambda genome: genome, lambda genome, obs: chosen(np, genome, obs[None])[0]),
     )
+
+
+def finite_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) f32 of a Box, in numpy; infinite sides become -1 and 1."""
+    return tuple(np.where(np.isfinite(side), side, default).astype(np.float32) for side, default in ((space.low, -1.0), (space.high, 1.0)))
 
 
 def open_loop(spec: Spec) -> Agent:
     """One action for every step, whatever is observed: the genome is the action (a Box), flattened; bounds are those of the space."""
     if not isinstance(spec.action, spaces.Box):
         raise Refusal(f"agent=open_loop holds an action of a Box; the actions of {spec.name!r} are {type(spec.action).__name__}; use agent=controller")
-    low, high = (np.where(np.isfinite(side), side, default).reshape(-1) for side, default in ((spec.action.low, -1.0), (spec.action.high, 1.0)))
+    low, high = (side.reshape(-1) for side in finite_bounds(spec.action))
 
     def act(genome, key, inputs):
         memory, _, first, _ = inputs
@@ -102,5 +111,5 @@ def open_loop(spec: Spec) -> Agent:
         act=act,
         learn=lambda state, key, inputs: (state, Learnt()),
         learns_from="anything",
-        genome=Genome(spaces.Box(low.astype(np.float32), high.astype(np.float32)), lambda genome: genome),
+        genome=Genome(spaces.Box(low, high), lambda genome: genome, lambda genome, obs: genome.reshape(spec.action.shape)),
     )

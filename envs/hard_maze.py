@@ -1,11 +1,9 @@
 """HardMaze: a round robot with two wheels, three lasers and two bumpers in a deceptive maze (Lehman and Stanley 2011; fastsim's map, of SERENE and TAXONS).
 
 The map is 600 x 600 units; walls are read off the published bitmap to within 6 units and 15 thick. The robot has a radius of 10 and starts at (60, 450)
-with a heading of 45 degrees. An action are the ways of the left and the right wheel, in units of ``speed``, at most 4. With a = (right - left) / 20 and,
-where |a| > 1e-10, R = left / a + 10, the robot moves by ((cos a - 1) R, sin a R) in its own frame (heading upwards), else straight on by ``left``; then it
-turns by a (libfastsim). Where it would stand in a wall it stays, but has turned. Observations are the distances of the walls at +45, 0 and -45 degrees, at
-most 100, and whether the left or the right side touches one. An episode lasts 2000 steps; the last one pays (50 - d) / 50 within d < 50 of (60, 60)
-("area 1") or (100, 200) ("area 2"). The descriptor is the place, in [0, 1]^2.
+with a heading of 45 degrees. An action are the ways of the left and the right wheel, in units of ``speed``, at most 4; it drives as in ``envs/fastsim.py``.
+Observations are the distances of the walls at +45, 0 and -45 degrees, at most 100, and whether the left or the right side touches one. An episode lasts
+2000 steps; the last one pays (50 - d) / 50 within d < 50 of (60, 60) ("area 1") or (100, 200) ("area 2"). The descriptor is the place, in [0, 1]^2.
 
 ``layout="kheperax"`` is the map of Kheperax's standard maze in a unit square: lasers of 0.2, radius 0.015, wheels of 0.025 a step, 250 steps, one goal at
 (0.15, 0.9) of radius 0.05, thin walls; the robot moves as above, which is not Kheperax's own move (a robot of theirs that has touched a wall stays put).
@@ -22,70 +20,68 @@ from gymnasium import spaces
 
 from envs.base import Environment, Spec, TimeStep
 from envs.builder import FLAG, POSITIVE, Choice, Integer, Optional, options
-from envs.pictures import disc, segment
+from envs.fastsim import Arena, robot
+from envs.pictures import disc
 
-LASERS = np.array([0.25 * np.pi, 0.0, -0.25 * np.pi], np.float32)
 LARGEST = 4.0  # of an action, in units of ``speed``
 PIXELS = 64
-GRAZING = 1e-4  # of an edge: a ray that meets its end does so whatever the rounding
 
 
 class Layout(NamedTuple):
-    side: float
-    walls: tuple  # ((x, y), (x, y)): their middle lines
-    half: float  # half their thickness
-    border: float  # thickness of the border
-    radius: float  # of the robot
+    arena: Arena
     start: tuple
     heading: float
     goals: tuple
     goal_radius: float
-    reach: float  # of the lasers
     speed: float  # way of a wheel for an action of 1
     steps: int
 
 
 FASTSIM = Layout(
-    side=600.0,
-    walls=(
-        ((174, 138), (174, 456)),
-        ((0, 134), (168, 146)),
-        ((174, 143), (396, 80)),
-        ((0, 215), (108, 348)),
-        ((174, 305), (462, 465)),
-        ((258, 258), (594, 432)),
-        ((324, 471), (210, 594)),
+    arena=Arena(
+        side=600.0,
+        walls=(
+            ((174, 138), (174, 456)),
+            ((0, 134), (168, 146)),
+            ((174, 143), (396, 80)),
+            ((0, 215), (108, 348)),
+            ((174, 305), (462, 465)),
+            ((258, 258), (594, 432)),
+            ((324, 471), (210, 594)),
+        ),
+        half=7.5,
+        border=9.0,
+        radius=10.0,
+        reach=100.0,
     ),
-    half=7.5,
-    border=9.0,
-    radius=10.0,
     start=(60.0, 450.0),
     heading=0.25 * np.pi,
     goals=((60.0, 60.0), (100.0, 200.0)),
     goal_radius=50.0,
-    reach=100.0,
     speed=1.0,
     steps=2000,
 )
 KHEPERAX = Layout(
-    side=1.0,
-    walls=(
-        ((0.25, 0.25), (0.25, 0.75)),
-        ((0.14, 0.45), (0.0, 0.65)),
-        ((0.25, 0.75), (0.0, 0.8)),
-        ((0.25, 0.75), (0.66, 0.875)),
-        ((0.355, 0.0), (0.525, 0.185)),
-        ((0.25, 0.5), (0.75, 0.215)),
-        ((1.0, 0.25), (0.435, 0.55)),
+    arena=Arena(
+        side=1.0,
+        walls=(
+            ((0.25, 0.25), (0.25, 0.75)),
+            ((0.14, 0.45), (0.0, 0.65)),
+            ((0.25, 0.75), (0.0, 0.8)),
+            ((0.25, 0.75), (0.66, 0.875)),
+            ((0.355, 0.0), (0.525, 0.185)),
+            ((0.25, 0.5), (0.75, 0.215)),
+            ((1.0, 0.25), (0.435, 0.55)),
+        ),
+        half=0.0,
+        border=0.0,
+        radius=0.015,
+        reach=0.2,
     ),
-    half=0.0,
-    border=0.0,
-    radius=0.015,
     start=(0.15, 0.15),
     heading=0.5 * np.pi,
     goals=((0.15, 0.9),),
     goal_radius=0.05,
-    reach=0.2,
     speed=0.025,
     steps=250,
 )
@@ -97,20 +93,6 @@ class HardMazeState(NamedTuple):
     heading: jax.Array  # f32[]; radians
     touched: jax.Array  # bool[2]; left, right
     steps: jax.Array  # i32[]
-
-
-def edges(layout: Layout) -> np.ndarray:
-    """What lasers meet: the edges of walls and border, f32[E, 2, 2]."""
-    found = []
-    for wall in np.asarray(layout.walls, np.float64):
-        along = (wall[1] - wall[0]) / np.linalg.norm(wall[1] - wall[0])
-        aside = layout.half * np.array([-along[1], along[0]])
-        corners = [wall[0] + aside, wall[1] + aside, wall[1] - aside, wall[0] - aside]
-        found += [(corners[i], corners[(i + 1) % 4]) for i in range(4)] if layout.half else [(wall[0], wall[1])]
-    low, high = layout.border, layout.side - layout.border
-    square = [(low, low), (high, low), (high, high), (low, high)]
-    found += [(np.array(square[i]), np.array(square[(i + 1) % 4])) for i in range(4)]
-    return np.asarray(found, np.float32)
 
 
 @options(layout=Choice(tuple(LAYOUTS)), speed=POSITIVE, late_reward=FLAG, max_steps=Optional(Integer(1)))
@@ -128,36 +110,10 @@ def hard_maze(*, layout: str = "fastsim", speed: float | jax.Array = 1.0, late_r
     """
     made = LAYOUTS[layout]
     limit = max_steps or made.steps
-    starts, ways = edges(made)[:, 0], edges(made)[:, 1] - edges(made)[:, 0]
-    walls = np.asarray(made.walls, np.float32)
-    wall_starts, wall_ways = walls[:, 0], walls[:, 1] - walls[:, 0]
-    wall_lengths = np.sum(np.square(wall_ways), axis=-1)
-    low, high = np.float32(made.border + made.radius), np.float32(made.side - made.border - made.radius)
-
-    def lasers(place, heading):
-        """f32[3]; along p + t u the edge a + s w is met at t = (a - p) x w / (u x w), s = (a - p) x u / (u x w)."""
-        u_x, u_y = jnp.cos(heading + LASERS)[:, None], jnp.sin(heading + LASERS)[:, None]
-        a_x, a_y = starts[:, 0] - place[0], starts[:, 1] - place[1]
-        across = u_x * ways[:, 1] - u_y * ways[:, 0]
-        safe = jnp.where(across == 0, 1.0, across)
-        t, s = (a_x * ways[:, 1] - a_y * ways[:, 0]) / safe, (a_x * u_y - a_y * u_x) / safe
-        met = (across != 0) & (t >= 0) & (s >= -GRAZING) & (s <= 1 + GRAZING)
-        return jnp.minimum(jnp.min(jnp.where(met, t, jnp.inf), axis=-1), made.reach)
-
-    def contacts(place, heading):
-        """bool[2]: whether the left and the right half of the robot stand in a wall, or beyond the border."""
-        share = jnp.clip(jnp.sum((place - wall_starts) * wall_ways, axis=-1) / wall_lengths, 0.0, 1.0)
-        towards = wall_starts + share[:, None] * wall_ways - place
-        inside = jnp.sum(jnp.square(towards), axis=-1) < (made.radius + made.half) ** 2
-        bearing = jnp.arctan2(towards[:, 1], towards[:, 0]) - heading
-        beyond = jnp.concatenate([place < low, place > high])
-        bearing = jnp.concatenate([bearing, jnp.array([np.pi, -0.5 * np.pi, 0.0, 0.5 * np.pi], jnp.float32) - heading])
-        side = jnp.sin(bearing)  # above 0: to the left
-        hit = jnp.concatenate([inside, beyond])
-        return jnp.stack([jnp.any(hit & (side >= 0)), jnp.any(hit & (side < 0))])
+    fastsim = robot(made.arena)
 
     def observe(state):
-        return jnp.concatenate([lasers(state.place, state.heading), state.touched.astype(jnp.float32)])
+        return jnp.concatenate([fastsim.lasers(state.place, state.heading), state.touched.astype(jnp.float32)])
 
     def reset(key):
         del key
@@ -177,36 +133,21 @@ def hard_maze(*, layout: str = "fastsim", speed: float | jax.Array = 1.0, late_r
     def step(state, key, action):
         del key
         left, right = jnp.clip(action, -LARGEST, LARGEST) * speed * made.speed
-        turn = (right - left) / (2 * made.radius)
-        arc = jnp.abs(turn) > 1e-10
-        safe = jnp.where(arc, turn, 1.0)
-        around = left / safe + made.radius
-        ahead, aside = jnp.where(arc, jnp.sin(turn) * around, left), jnp.where(arc, (jnp.cos(turn) - 1) * around, 0.0)
-        cos, sin = jnp.cos(state.heading), jnp.sin(state.heading)
-        # the own frame has the heading upwards: (aside, ahead) turned by heading - pi / 2
-        moved = state.place + jnp.stack([sin * aside + cos * ahead, -cos * aside + sin * ahead])
-        heading = jnp.mod(state.heading + turn + np.pi, 2 * np.pi) - np.pi
-        touched = contacts(moved, heading)
-        place = jnp.where(jnp.any(touched), state.place, moved)
+        place, heading, touched = fastsim.drive(state.place, state.heading, left, right)
         new = HardMazeState(place, heading, touched, state.steps + 1)
         over = new.steps >= limit
         paid, area = paid_at(state.place if late_reward else place)
-        info = {"descriptor": place / made.side, "area": jnp.where(over, area, 0).astype(jnp.int32)}
+        info = {"descriptor": place / made.arena.side, "area": jnp.where(over, area, 0).astype(jnp.int32)}
         return new, TimeStep(observe(new), jnp.where(over, paid, 0.0), jnp.bool_(False), over, info)
 
-    def shown(at):
-        return jnp.asarray(at, jnp.float32) * (2.0 / made.side) - 1.0
-
     def render(state):
-        image, pixel = jnp.full((PIXELS, PIXELS, 3), 255, jnp.uint8), PIXELS / made.side
+        image, pixel = jnp.full((PIXELS, PIXELS, 3), 255, jnp.uint8), PIXELS / made.arena.side
         for goal in made.goals:
-            image = disc(image, shown(goal), max(1.5, made.goal_radius * pixel), (250, 190, 190))
-        for start, end in made.walls:
-            image = segment(image, shown(start), shown(end), max(1.2, 2 * made.half * pixel), (60, 60, 60))
-        return disc(image, shown(state.place), max(2.0, made.radius * pixel), (40, 60, 200))
+            image = disc(image, fastsim.shown(goal), max(1.5, made.goal_radius * pixel), (250, 190, 190))
+        return disc(fastsim.walls(image), fastsim.shown(state.place), max(2.0, made.arena.radius * pixel), (40, 60, 200))
 
     spec = Spec(
-        observation=spaces.Box(0.0, max(made.reach, 1.0), (5,), np.float32),
+        observation=spaces.Box(0.0, max(made.arena.reach, 1.0), (5,), np.float32),
         action=spaces.Box(-1.0, 1.0, (2,), np.float32),
         name=f"hard_maze-{layout}",
         max_steps=limit,

@@ -30,7 +30,7 @@ from envs.builder import Refusal, closest
 UP, RIGHT, DOWN, LEFT = range(4)
 MOVES = np.int32([[-1, 0], [0, 1], [1, 0], [0, -1]])  # action -> (rows, columns)
 NAMES = ("u", "spiral", "four_rooms", "easy", "medium", "hard", "large")
-ENTRY = "rows of text, as [\"#####\",\"#S.G#\",\"#####\"]"
+ENTRY = 'rows of text, as ["#####","#S.G#","#####"]'
 
 U = """
     #######

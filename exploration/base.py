@@ -156,6 +156,7 @@ class Elites(NamedTuple):
     fitness: jax.Array  # f32[C]
     descriptor: jax.Array  # f32[C, d]
     filled: jax.Array  # bool[C]
+    code: jax.Array | None = None  # f32[C, c]; what novelty is measured in, where it is not the descriptor
 
 
 class Population(NamedTuple):

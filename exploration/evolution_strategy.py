@@ -7,6 +7,7 @@ followed by Adam, with weight decay. What is kept is the best policy found in ea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def evolution_strategy(
 
     def init(key):
         mean = made.INITIAL[initial](key, 1, genes)[0]
-        return ESState(grid_archive.empty(cells, genes.shape[0]), mean, adam.init(mean), jnp.zeros((pairs, genes.shape[0])))
+        return ESState(grid_archive.empty(math.prod(cells), genes.shape[0], len(cells)), mean, adam.init(mean), jnp.zeros((pairs, genes.shape[0])))
 
     def ask(state, key, phase):
         noise = jax.random.normal(key, state.noise.shape)

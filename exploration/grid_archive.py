@@ -1,7 +1,8 @@
-"""An archive with one elite per cell of a regular grid over the descriptor's box (MAP-Elites, Mouret and Clune, arXiv 1504.04909).
+"""An archive with one elite per cell of the descriptor's box (MAP-Elites, Mouret and Clune, arXiv 1504.04909).
 
-A descriptor's cell is computed, not looked for, so an insertion costs the same however fine the grid is. A batch is inserted at once: of those that fall into
-one cell the fittest competes (among equals the first), so all of an elite comes from one individual.
+In a regular grid a descriptor's cell is computed, not looked for, so an insertion costs the same however fine the grid is; other cells are those of
+``exploration/tessellation.py``. A batch is inserted at once: of those that fall into one cell the fittest competes (among equals the first), so all of an elite
+comes from one individual.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Added(NamedTuple):
     value: jax.Array  # f32[P]; its fitness less that of the cell's elite before; its fitness where the cell was empty; -inf where it is not valid
 
 
-def empty(cells: Sequence[int], genes: int) -> Grid:
-    count = math.prod(cells)
-    return Grid(jnp.zeros((count, genes), jnp.float32), jnp.full(count, -jnp.inf), jnp.zeros((count, len(cells)), jnp.float32))
+def empty(cells: int, genes: int, width: int) -> Grid:
+    """Of so many cells, for genomes of ``genes`` numbers and descriptors of ``width``."""
+    return Grid(jnp.zeros((cells, genes), jnp.float32), jnp.full(cells, -jnp.inf), jnp.zeros((cells, width), jnp.float32))
 
 
 def cell_of(descriptor: jax.Array, box: spaces.Box, cells: Sequence[int]) -> jax.Array:

@@ -5,6 +5,7 @@ Nothing is learnt; what is kept is the best policy found in each cell of a grid,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -30,4 +31,4 @@ def random_search(spec: Spec, *, cells: Sequence[int] = (50, 50), batch: int = 1
         grid, added = grid_archive.insert(grid, grid_archive.cell_of(evaluation.descriptor, box, cells), genomes, evaluation)
         return grid, {"new": jnp.sum(added.new, dtype=jnp.int32)}
 
-    return Population({"offspring": batch}, batch, lambda key: grid_archive.empty(cells, genes.shape[0]), ask, tell, grid_archive.elites)
+    return Population({"offspring": batch}, batch, lambda key: grid_archive.empty(math.prod(cells), genes.shape[0], len(cells)), ask, tell, grid_archive.elites)

@@ -1,6 +1,7 @@
 """SERENE: novelty search explores, emitters exploit what it found (Paolo et al., arXiv 2102.03140, GECCO 2021, their code).
 
-The budget goes in chunks of K evaluations, one to exploring, one to exploiting, as long as there is something to exploit.
+The budget goes in chunks of K evaluations, one to exploring, one to exploiting, as long as there is something to exploit; with ``schedule=bandit`` whose turn
+it is, where both are possible, is for ``exploration/budget.py``.
 
 *Explore.* Generations of novelty search (``exploration/novelty_search.py``); rewarding policies count as seen too. Whoever has a return above 0 and
 has not been marked yet enters the rewarding archive R and becomes a candidate, with step size sigma_0 = (distance to the nearest other genome of
@@ -33,13 +34,13 @@ from envs.base import PyTree, Spec, any_member
 from envs.builder import FLAG, NON_NEGATIVE, Anything, Choice, Integer, Refusal, options
 from exploration import genomes as made
 from exploration.base import Elites, Evaluation, Population
+from exploration.budget import EXPLOIT, EXPLORE, Bandit, bandit, paid, preferred
 from exploration.descriptors import ground_truth, learnt, of_path
 from exploration.emitters import EMITTERS, Record, fresh_record, improvement, recorded, stagnant, stagnation_window
 from exploration.novelty import novelty
 from exploration.novelty_search import Individuals, NoveltyState, doubled, generations, stored
 from exploration.pareto import fronts
 
-EXPLORE, EXPLOIT = 0, 1
 IDLE, PROBATION, RUNNING = 0, 1, 2
 PROBATION_POPULATIONS = 6  # the first one and five more
 FALLBACK_SIGMA = 0.05
@@ -82,11 +83,13 @@ class SereneState(NamedTuple):
     born: jax.Array  # i32[]; emitters that passed their probation
     explored: jax.Array  # i32[]; chunks of exploring that are over
     trained: jax.Array  # i32[]; trainings of the descriptor
+    bandit: Bandit | tuple  # () without one
 
 
 @options(
     emitter=Choice(tuple(EMITTERS)),
     chunk=Integer(1, 2**24),
+    schedule=Choice(("alternating", "bandit")),
     emitter_population=Integer(2, 1024),
     population=Integer(2, 2**16),
     offspring=Integer(1, 64),
@@ -115,6 +118,7 @@ def serene(
     *,
     emitter: str = "elitist",
     chunk: int = 1000,
+    schedule: str = "alternating",
     emitter_population: int = 6,
     population: int = 100,
     offspring: int = 2,
@@ -143,6 +147,7 @@ def serene(
     Args:
       emitter: elitist (as published) or cma_es.
       chunk: K, evaluations given to exploring or exploiting at a time.
+      schedule: alternating or bandit; see above.
       emitter_population: m of an emitter.
       population, offspring, sigma, neighbours, added, objectives, initial, capacity: of novelty search.
       emitters: slots for living emitters at first; doubles when needed, as R does.
@@ -187,7 +192,9 @@ def serene(
         rewarding = Rewarding(generation.nobody(room), zeros, jnp.zeros(room, bool), zeros, jnp.int32(0))
         zero = jnp.int32(0)
         alive = jnp.zeros(max(emitters, most_alive), bool)
-        return SereneState(generation.init(key), rewarding, slots, alive, none, zero, zero, zero, zero, zero, zero, zero)
+        return SereneState(
+            generation.init(key), rewarding, slots, alive, none, zero, zero, zero, zero, zero, zero, zero, bandit() if schedule == "bandit" else ()
+        )
 
     # --- exploring -----------------------------------------------------------------------------------------------------
 
@@ -197,8 +204,11 @@ def serene(
         if not exploit:
             return state._replace(search=search), happened
         everyone = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), before, children)
-        rewarding = with_candidates(state.rewarding, everyone, everyone.valid & (everyone.fitness > 0) & ~everyone.marked)
+        pays = everyone.valid & (everyone.fitness > 0) & ~everyone.marked
+        rewarding = with_candidates(state.rewarding, everyone, pays)
         survivors = search.population._replace(marked=search.population.valid & (search.population.fitness > 0))  # whoever pays is a candidate by now
+        if schedule == "bandit":
+            state = state._replace(bandit=state.bandit._replace(found=state.bandit.found + jnp.sum(pays, dtype=jnp.int32)))
         return state._replace(search=search._replace(population=survivors), rewarding=rewarding), happened
 
     def with_candidates(rewarding, everyone, pays):
@@ -321,11 +331,11 @@ def serene(
         phase, genomes, evaluation = inputs
         state = state._replace(spent=state.spent + jnp.sum(evaluation.tried, dtype=jnp.int32))
         if phase == "exploit":
-            state = next_phase(tell_exploit(state, key, genomes, evaluation))
+            state = tell_exploit(state, key, genomes, evaluation)
         else:
             state, _ = tell_explore(state, key, genomes, evaluation)
-            state = next_phase(state)
-            begins = state.phase == EXPLOIT
+        state, begins = next_phase(state)
+        if phase == "explore" or schedule == "bandit":  # else exploiting is never followed by exploiting
             looked = jax.lax.cond(any_member(begins, spec.axis), lambda: rarity(state.rewarding.who.code, state.rewarding), lambda: state.rewarding.rare)
             state = state._replace(rewarding=state.rewarding._replace(rare=jnp.where(begins, looked, state.rewarding.rare)))
         happened = {
@@ -337,14 +347,19 @@ def serene(
         return state, happened | describer.told(state.search.model)
 
     def next_phase(state):
+        """(the state where chunks that are over are followed by the next, whether one of exploiting begins)."""
         over = state.spent >= chunk
         idle = (state.mode == IDLE) & ~jnp.any(state.alive) & ~probation_allowed(state)
         something = jnp.any(state.rewarding.waiting) | jnp.any(state.alive)
-        to_exploit = (state.phase == EXPLORE) & over & something & exploit
-        to_explore = ((state.phase == EXPLORE) & over & ~to_exploit) | ((state.phase == EXPLOIT) & (over & (state.mode == IDLE) | idle))
-        phase = jnp.where(to_exploit, EXPLOIT, jnp.where(to_explore, EXPLORE, state.phase)).astype(jnp.int32)
+        ended = jnp.where(state.phase == EXPLORE, over, over & (state.mode == IDLE) | idle)
+        wanted = state.phase == EXPLORE
+        if schedule == "bandit":
+            state = state._replace(bandit=paid(state.bandit, state.phase, ended, jnp.sum(state.alive, dtype=jnp.int32)))
+            wanted = preferred(state.bandit) == EXPLOIT
+        begins = ended & something & exploit & wanted
+        phase = jnp.where(ended, jnp.where(begins, EXPLOIT, EXPLORE), state.phase).astype(jnp.int32)
         explored = state.explored + ((state.phase == EXPLORE) & over).astype(jnp.int32)
-        return state._replace(phase=phase, spent=jnp.where(to_exploit | to_explore, 0, state.spent).astype(jnp.int32), explored=explored)
+        return state._replace(phase=phase, spent=jnp.where(ended, 0, state.spent).astype(jnp.int32), explored=explored), begins
 
     # --- the descriptor --------------------------------------------------------------------------------------------------
 
@@ -374,7 +389,8 @@ def serene(
     def elites(state):
         parts = [state.search.archive, state.search.population, state.rewarding.who]
         everyone = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-        return Elites(everyone.genomes, everyone.fitness, everyone.descriptor, everyone.valid)
+        code = None if descriptor == "truth" else everyone.code
+        return Elites(everyone.genomes, everyone.fitness, everyone.descriptor, everyone.valid, code)
 
     def full(state):
         return {

@@ -93,6 +93,29 @@ class HostExplorer(NamedTuple):
     augments: bool = False
 
 
+class HostSearch(NamedTuple):
+    """One iteration of a search over policies that are tried in worlds on the host, for one member: [``ask`` -> episodes -> ``tell``] until its evaluations are
+    made (``runners/host_population.py``)."""
+
+    init: Callable[[Key], PyTree]
+    phase: Callable[[PyTree], jax.Array]  # state -> i32[]; place in ``phases`` of what is asked for next
+    ask: Callable  # (state, clock, number of the batch in the iteration, phase: str) -> (state.search, genomes f32[P, G], wanted bool[P])
+    tell: Callable  # (state, search, genomes, wanted, Attempts [P], clock, number, phase: str) -> (state, metrics)
+    full: Callable[[PyTree], dict[str, jax.Array]]
+    grow: Callable[[PyTree, str], PyTree] | None
+    elites: Callable[[PyTree], Any]
+    phases: tuple[str, ...]
+    single_batch: bool  # an iteration is one batch, as large as it may be
+    chunk: int  # evaluations of an iteration
+    trial: Any  # ``runners/trials.py``: what workers are made of
+    workers: int | None
+    spec: Spec
+    steps_per_iteration: int
+    env: HostEnvironment
+    agent: Agent
+    augments: bool = False
+
+
 class Keep(NamedTuple):
     """A replay that stays in the host's memory, where an accelerator's does not hold it: programs for the host's own processor. States that
     are on the accelerator have () in its place."""

@@ -3,7 +3,8 @@
     scripts/farlands elites runs/NAME [member=0] [near=0.5,-0.3] [out=FILE.png] [fps=30]
 
 The map shows, over the box of the descriptor, the returns of what the archive keeps, and beside it the best return that any evaluation had in each
-cell. Genomes, returns and descriptors are written to RUN/elites/member-K.npz. ``near`` films an episode of the policy whose descriptor is nearest to
+cell. Where novelty is measured in something else than the world's descriptor (TAXONS, STAX, signatures), a second picture shows the two spaces side by side.
+Genomes, returns and descriptors are written to RUN/elites/member-K.npz. ``near`` films an episode of the policy whose descriptor is nearest to
 those numbers.
 """
 
@@ -20,8 +21,8 @@ from matplotlib.figure import Figure
 
 from envs.builder import Integer, Refusal, closest
 from exploration.base import Elites
-from runners import play
-from runners.base import Acting, Runner
+from runners import play, spaces
+from runners.base import Acting
 from runners.policies import Played
 from runners.stored import Stored, newest
 
@@ -49,12 +50,17 @@ def elites(arguments: Sequence[str]) -> dict[str, Any]:
     out = Path(settings["out"] or run / "pictures" / f"elites-{settings['member']}.png")
     cells = stored.experiment.config["runner"]["cells"]
     picture(out, kept, np.max(state.record.seen, axis=0).reshape(cells), box, stored.experiment.name)
-    return told | {"picture": str(out)}
+    told |= {"picture": str(out)}
+    if kept.code is None:
+        return told
+    beside = out.with_name(f"{out.stem}-spaces{out.suffix}")
+    agree = spaces.picture(beside, kept.descriptor[kept.filled], kept.code[kept.filled], box, stored.experiment.name)
+    return told | {"spaces": str(beside), "rank_correlation": None if agree is None else round(agree, 4)}
 
 
 def accepts(run: Path):
     def check(runner, shapes) -> None:
-        if not isinstance(runner, Runner) or runner.elites is None:
+        if getattr(runner, "elites", None) is None:
             raise Refusal(f"{run} is no search over policies; elites is for runs with runner=population")
 
     return check
@@ -75,11 +81,12 @@ def parse(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def written(file: Path, kept: Elites) -> Path:
-    """Genomes f32[K, G], fitness f32[K] and descriptor f32[K, d] of what is kept."""
+    """Genomes f32[K, G], fitness f32[K], descriptor f32[K, d], and where there is one code f32[K, c], of what is kept."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".draft-{file.name}")
+    names = [name for name in ("genomes", "fitness", "descriptor", "code") if getattr(kept, name) is not None]
     with open(draft, "wb") as stream:
-        np.savez_compressed(stream, **{name: getattr(kept, name)[kept.filled] for name in ("genomes", "fitness", "descriptor")})
+        np.savez_compressed(stream, **{name: getattr(kept, name)[kept.filled] for name in names})
     draft.replace(file)
     return file
 

@@ -19,7 +19,7 @@ from envs.builder import LARGEST_WHOLE, Refusal, build, locate
 from envs.wrappers import wrapped
 from exploration.base import Archive, Bonus, Population
 from exploration.intrinsic import Intrinsic, given, intrinsic
-from runners.base import HostExplorer, HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, HostSearch, Runner
 from runners.batching import AXIS
 from runners.checks import PARTS, check_parts, check_swept, parted, settings, whole_numbers
 from runners.compose import flatten, get, put
@@ -103,7 +103,7 @@ def make_world(config: Mapping[str, Any]) -> Environment | HostEnvironment:
     return wrapped(expect(made, (Environment, HostEnvironment), "env", world["_target_"]), **wrappers)
 
 
-def make_runner(config: Mapping[str, Any], world: Environment | HostEnvironment | None = None) -> Runner | HostRunner | HostExplorer:
+def make_runner(config: Mapping[str, Any], world: Environment | HostEnvironment | None = None) -> Runner | HostRunner | HostExplorer | HostSearch:
     """The runner of one member, in ``world`` if that is made already. Called while tracing: hyper-parameters may be traced scalars."""
     env = make_world(config) if world is None else world
     exploration, stream = parted("exploration", config["exploration"])
@@ -118,7 +118,7 @@ def make_runner(config: Mapping[str, Any], world: Environment | HostEnvironment 
 
     runner = dict(config["runner"])
     made = locate(runner.pop("_target_"))(env, make_agent, make_exploration, axis=AXIS, **runner)
-    return expect(made, (Runner, HostRunner, HostExplorer), "runner", config["runner"]["_target_"])
+    return expect(made, (Runner, HostRunner, HostExplorer, HostSearch), "runner", config["runner"]["_target_"])
 
 
 def expect(made: Any, records: tuple[type, ...], part: str, target: str) -> Any:

@@ -58,6 +58,9 @@ class Recipe(NamedTuple):
     room: Callable[[Callable[[str], Any]], int] | None
     name: str
 
+    def perform(self, world: HostWorld, job: Job) -> Rolled:
+        return roll(world, self, job)
+
 
 def roll(world: HostWorld, recipe: Recipe, job: Job) -> Rolled:
     """Go to where the job starts and act until its actions are used up or the episode ends."""
@@ -106,9 +109,12 @@ class Crew(NamedTuple):
 
 
 class Explorers:
-    """``number`` workers of a crew, processes where none is given; 0: this process makes the rollouts."""
+    """``number`` workers of a crew, processes where none is given; 0: this process makes the rollouts.
 
-    def __init__(self, recipe: Recipe, number: int, crew: Crew | None = None):
+    A recipe has a ``world``, a ``name``, and ``perform(world, job)``: ``Recipe`` here, or ``Trial`` of ``runners/trials.py``.
+    """
+
+    def __init__(self, recipe: Any, number: int, crew: Crew | None = None):
         self.recipe = recipe
         self._world: HostWorld | None = None
         self.replaced = 0  # workers that died
@@ -123,7 +129,7 @@ class Explorers:
         """All of them, in their order. Raises Failure when a world does."""
         if not self._workers:
             self._world = self._world or self.recipe.world()
-            return [roll(self._world, self.recipe, job) for job in jobs]
+            return [self.recipe.perform(self._world, job) for job in jobs]
         found: list[Any] = [None] * len(jobs)
         waiting, attempts, at = list(range(len(jobs)))[::-1], [0] * len(jobs), {}
 
@@ -173,11 +179,11 @@ class Explorers:
         self._workers = {}
 
 
-def answered(world: HostWorld | None, recipe: Recipe, job: Job) -> tuple[HostWorld | None, tuple[bool, Any]]:
+def answered(world: HostWorld | None, recipe: Any, job: Any) -> tuple[HostWorld | None, tuple[bool, Any]]:
     """(the worker's world, made if there was none; what it answers)."""
     try:
         world = world or recipe.world()
-        return world, (True, roll(world, recipe, job))
+        return world, (True, recipe.perform(world, job))
     except Exception as error:  # whatever a world raises
         return world, (False, f"{type(error).__name__}: {error}")
 
@@ -192,15 +198,15 @@ def _worker(recipe: bytes, pipe: Any) -> None:
     while True:
         try:
             job = pipe.recv()
-        except EOFError:  # the main process is gone
+            if job is None:
+                return
+            world, answer = answered(world, recipe, job)
+            pipe.send(answer)
+        except (EOFError, ConnectionResetError, BrokenPipeError):  # the main process is gone
             return
-        if job is None:
-            return
-        world, answer = answered(world, recipe, job)
-        pipe.send(answer)
 
 
-def processes(recipe: Recipe) -> Crew:
+def processes(recipe: Any) -> Crew:
     pickled = cloudpickle.dumps(recipe)
     context = multiprocessing.get_context("forkserver")  # a fork of this process, which runs jax's threads, might hang
     context.set_forkserver_preload(["runners.explorers"])

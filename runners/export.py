@@ -24,7 +24,7 @@ from agents.base import Agent
 from envs.base import PyTree, Spec, box_bounds, sample_action
 from envs.builder import FRACTION, NON_NEGATIVE, Choice, Integer, Nested, Refusal, closest, options
 from runners import dataset
-from runners.base import HostExplorer, HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, HostSearch, Runner
 from runners.dataset import Episodes
 from runners.host_source import HostSource
 from runners.iteration import EVALUATION_LIMIT
@@ -128,6 +128,8 @@ def episodes_of(played: Played, number: int, seed: int) -> tuple[list[Episodes],
     wanted = np.array([number // lanes + (lane < number % lanes) for lane in range(lanes)])
     if isinstance(runner, HostExplorer):
         raise Refusal("export is for policies, and this run has an archive of worlds on the host; demonstrate writes its trajectories")
+    if isinstance(runner, HostSearch):
+        raise Refusal("export steps worlds side by side, and this run tried its policies in workers; elites writes its genomes, play shows one")
     if isinstance(runner, HostRunner):
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(lanes) % 2**31]
         chunks = host_chunks(played, runner, seed, seeds)

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from envs import single
 from envs.base import HostLanes
 from envs.builder import Failure, Integer, Refusal, closest
-from runners.base import HostExplorer, HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, HostSearch, Runner
 from runners.batching import AXIS
 from runners.host_source import HostSource
 from runners.policies import Played, read
@@ -94,6 +95,8 @@ def steps_of(played: Played, seed: int) -> Iterator[Shown]:
     runner = played.runner
     if isinstance(runner, HostExplorer):
         return explorer_steps(played, runner)
+    if isinstance(runner, HostSearch):
+        return search_steps(played, runner)
     return host_steps(played, runner, seed) if isinstance(runner, HostRunner) else jax_steps(played, runner, seed)
 
 
@@ -119,8 +122,7 @@ def jax_steps(played: Played, runner: Runner, seed: int) -> Iterator[Shown]:
 
 
 def host_steps(played: Played, runner: HostRunner, seed: int) -> Iterator[Shown]:
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a screen
+    draw_without_a_screen()
     source = HostSource(runner.env, 1, runner.spec.lanes, render=True)
     try:
         acting, key = member_first(played.acting), jax.random.PRNGKey(seed)
@@ -136,6 +138,30 @@ def host_steps(played: Played, runner: HostRunner, seed: int) -> Iterator[Shown]
             yield Shown(picture, float(before.episode_return[0, 0] + arrived.reward[0, 0]), done)
     finally:
         source.close()
+
+
+def search_steps(played: Played, runner: HostSearch) -> Iterator[Shown]:
+    """Episodes of a policy as workers make them, from the start that they have, one after the other."""
+    draw_without_a_screen()
+    genome = np.asarray(played.acting.agent)
+    while True:
+        source = HostSource(runner.env, 1, 1, render=True)
+        try:
+            obs, total, length, done = source.reset([single.SEED]).obs, 0.0, 0, False
+            while not done:
+                picture = drawn(source.worlds, runner.env.spec.name)
+                action = np.asarray(runner.agent.genome.act(genome, obs[0, 0]))
+                _, arrived = source.step(action[None, None])
+                obs, total, length = arrived.obs, total + float(arrived.reward[0, 0]), length + 1
+                done = bool(arrived.terminated[0, 0] | arrived.truncated[0, 0]) or length == runner.trial.limit
+                yield Shown(picture, total, done)
+        finally:
+            source.close()
+
+
+def draw_without_a_screen() -> None:
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def explorer_steps(played: Played, runner: HostExplorer) -> Iterator[Shown]:

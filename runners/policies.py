@@ -16,7 +16,7 @@ import jax
 
 from envs.base import Key, PyTree, Spec
 from envs.builder import Refusal
-from runners.base import Acting, HostExplorer, HostRunner, Runner
+from runners.base import Acting, HostExplorer, HostRunner, HostSearch, Runner
 from runners.batching import AXIS
 from runners.experiment import Member, experiment, make_runner, replaced
 from runners.rundir import read_config
@@ -98,7 +98,7 @@ def acting(state: PyTree) -> Acting:
 def inputs(runner: Runner | HostRunner) -> tuple[PyTree, ...]:
     """Shapes of what ``init`` takes, with a leading member axis."""
     key = jax.ShapeDtypeStruct((1, 2), jax.numpy.uint32)
-    if isinstance(runner, (Runner, HostExplorer)):
+    if isinstance(runner, (Runner, HostExplorer, HostSearch)):
         return (key,)
     worlds = runner.env.open(1)
     try:

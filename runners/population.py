@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from gymnasium import spaces
 
 from agents.base import Agent
 from envs.base import Environment, HostEnvironment, PyTree, any_member
-from envs.builder import FLAG, Anything, Integer, Real, Refusal, Sizes, Text, options
+from envs.builder import FLAG, Anything, Integer, Optional, Real, Refusal, Sizes, Text, options
 from exploration.base import Population
 from exploration.grid_archive import cell_of, check_cells
 from runners import metrics as m
-from runners.base import Runner
+from runners.base import HostSearch, Runner
+from runners.host_population import Searching, host_population
 from runners.iteration import EVALUATION_LIMIT, evaluation_metrics
 from runners.source import jax_source
 from runners.tryout import described, tryout
@@ -51,7 +53,15 @@ class PopulationState(NamedTuple):
     record: SearchRecord
 
 
-@options(lanes=Integer(1, 2**16), cells=Sizes(), lowest=Real(), descriptor=Text("auto, or the import path of a function"), box=Anything(), fixed_start=FLAG)
+@options(
+    lanes=Integer(1, 2**16),
+    cells=Sizes(),
+    lowest=Real(),
+    descriptor=Text("auto, or the import path of a function"),
+    box=Anything(),
+    fixed_start=FLAG,
+    workers=Optional(Integer(0, 1024)),
+)
 def population(
     env: Environment | HostEnvironment,
     make_agent: Callable,
@@ -63,8 +73,9 @@ def population(
     descriptor: str = "auto",
     box: Any = None,
     fixed_start: bool = True,
+    workers: int | None = None,
     axis: str | None = None,
-) -> Runner:
+) -> Runner | HostSearch:
     """Runner for ``make_agent(spec)`` and ``make_population(spec)``.
 
     Args:
@@ -73,9 +84,9 @@ def population(
       lowest: the return that counts nothing in the QD score, which is the sum over the cells of (best return - lowest).
       descriptor, box: what a policy's behaviour is, and its bounds; see ``runners/tryout.py``.
       fixed_start: all evaluations of a member share their random numbers, so that a genome always gives the same.
+      workers: processes that try the policies in a world on the host (None: as many as there are cores; 0: this process). Results do not depend on them.
     """
-    if isinstance(env, HostEnvironment):
-        raise Refusal(f"runner=population runs JAX worlds, and {env.spec.name!r} lives on the host; choose another world, as env=point2d")
+    axis = None if isinstance(env, HostEnvironment) else axis  # there members are one after the other
     spec, describe = described(env.spec._replace(lanes=lanes, axis=axis), descriptor, box)
     check_cells(cells, spec.info["descriptor"], "runner.cells")
     agent: Agent = make_agent(spec)
@@ -84,9 +95,9 @@ def population(
     search: Population = make_population(spec._replace(genome=agent.genome.space))
     if not isinstance(search, Population):
         raise Refusal("runner=population needs a population to search with; use exploration=novelty_search or map_elites, or another runner")
-    attempt = tryout(env, agent, spec, describe, fixed_start, search.watch)
+    attempt = None if isinstance(env, HostEnvironment) else tryout(env, agent, spec, describe, fixed_start, search.watch)
     grid_box, number, limit = spec.info["descriptor"], math.prod(cells), spec.max_steps or EVALUATION_LIMIT
-    areas = int(spec.info["area"].n) - 1 if "area" in spec.info else 0
+    areas = int(spec.info["area"].n) - 1 if isinstance(spec.info.get("area"), spaces.Discrete) else 0
     names = list(search.phases)
 
     def init(key):
@@ -102,10 +113,16 @@ def population(
 
     def batch(state, key, phase):
         """One batch of the phase: (state, metrics)."""
-        ask_key, world_key, tell_key = jax.random.split(key, 3)
-        searching, genomes, wanted = search.ask(state.search, ask_key, phase)
-        tried = attempt(genomes, wanted, always(state) if fixed_start else world_key)
-        searching, happened = search.tell(searching, tell_key, (phase, genomes, tried.evaluation))
+        searching, genomes, wanted = asked(state, key, phase)
+        tried = attempt(genomes, wanted, always(state) if fixed_start else jax.random.split(key, 3)[1])
+        return taken_in(state, searching, genomes, wanted, tried, key, phase)
+
+    def asked(state, key, phase):
+        return search.ask(state.search, jax.random.split(key, 3)[0], phase)
+
+    def taken_in(state, searching, genomes, wanted, tried, key, phase):
+        """(state, metrics) after what the genomes gave."""
+        searching, happened = search.tell(searching, jax.random.split(key, 3)[2], (phase, genomes, tried.evaluation))
         record, metrics = told(state.record, tried, wanted, names.index(phase))
         at = jnp.argmax(tried.evaluation.fitness)
         better = tried.evaluation.fitness[at] > state.record.best
@@ -173,11 +190,22 @@ def population(
 
         return state._replace(search=jax.lax.cond(any_member(wanted, axis), learn, lambda: state.search))
 
+    single_batch = len(names) == 1 and search.phases[names[0]] >= search.chunk
+    full = None if search.full is None else lambda state: search.full(state.search)
+    grow = None if search.grow is None else lambda state, what: state._replace(search=search.grow(state.search, what))
+
+    def elites(state):
+        return search.elites(state.search)
+
+    if isinstance(env, HostEnvironment):
+        pieces = Searching(init, asked, taken_in, full, grow, elites, single_batch)
+        return host_population(env, pieces, search, agent, spec, describe, limit, fixed_start, workers)
+
     def step(state, clock):
         key = jax.random.fold_in(state.key, clock.iteration)
         if search.due is not None:
             state = refreshed(state, jax.random.fold_in(key, jnp.uint32(2**32 - 2)))
-        if len(names) == 1 and search.phases[names[0]] >= search.chunk:
+        if single_batch:
             return batch(state, key, names[0])
         wanted = (clock.iteration.astype(jnp.uint32) + 1) * jnp.uint32(search.chunk)  # evaluations when this iteration is over, so that no surplus adds up
 
@@ -226,11 +254,5 @@ def population(
         best = jnp.broadcast_to(state.agent, (lanes, *state.agent.shape))
         tried = attempt(best, jnp.ones(lanes, bool), always(state) if fixed_start else key)
         return evaluation_metrics(tried.evaluation.fitness, tried.steps, spec)
-
-    full = None if search.full is None else lambda state: search.full(state.search)
-    grow = None if search.grow is None else lambda state, what: state._replace(search=search.grow(state.search, what))
-
-    def elites(state):
-        return search.elites(state.search)
 
     return Runner(init, step, evaluate, spec, search.chunk * limit, env, start, watch, None, agent, full=full, grow=grow, elites=elites)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from envs.builder import Refusal
-from runners.base import HostExplorer, HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, HostSearch, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.distributed import Group
@@ -32,7 +32,7 @@ def shares(members: int, processes: int) -> list[slice]:
 
 def refuse_unspreadable(runner: Runner | HostRunner | HostExplorer, members: int, processes: int) -> None:
     """Refuse what one process has to do, and more processes than there are members."""
-    if isinstance(runner, HostExplorer) or isinstance(runner, Runner) and runner.full is not None:
+    if isinstance(runner, (HostExplorer, HostSearch)) or isinstance(runner, Runner) and runner.full is not None:
         raise Refusal(f"distributed.processes={processes}: an archive grows in one process; run it {APART}")
     if members < processes:
         raise Refusal(f"distributed.processes={processes}: every process needs a member, and there are {members}; set seeds={processes}, or fewer processes")

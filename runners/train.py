@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from envs.builder import Refusal
 from runners import checkpoint, continues, distributed, goals, init_from, memory, phases, profile
-from runners.base import HostExplorer, HostRunner, Runner
+from runners.base import HostExplorer, HostRunner, HostSearch, Runner
 from runners.batching import Batch
 from runners.compose import COMMAND
 from runners.distributed import Group
@@ -25,6 +25,7 @@ from runners.experiment import Experiment, experiment, iterations_of, replaced
 from runners.host_batch import HostBatch, refuse_batching
 from runners.host_go_explore import ExplorerBatch
 from runners.host_offline import WatchedBatch
+from runners.host_population import SearchBatch
 from runners.loop import Loop
 from runners.progress import Reporter, plural
 from runners.remember import Remember
@@ -119,6 +120,9 @@ def assemble(made: Experiment, batching: str) -> tuple[Batch | HostBatch | Explo
     if isinstance(runner, HostExplorer):
         refuse_batching(made.config["batching"])
         return ExplorerBatch(made.make_runner, keys, hyper, runner), runner, "map"
+    if isinstance(runner, HostSearch):
+        refuse_batching(made.config["batching"])
+        return SearchBatch(made.make_runner, keys, hyper, runner), runner, "map"
     if isinstance(runner, HostRunner):
         refuse_batching(made.config["batching"])
         return HostBatch(made.make_runner, keys, hyper, runner), runner, "vmap"
@@ -171,7 +175,7 @@ def prepare(made: Experiment, batching: str, path: Path, group: Group | None = N
     labels = [member.label() for member in made.members]
     for warning in sorted({shift_warning(runner.env, replaced(config, member.hyper)["runner"]) for member in members} - {None}):
         reporter.say(warning)
-    if isinstance(runner, HostExplorer):
+    if isinstance(runner, (HostExplorer, HostSearch)):
         plan = {**plan, "worlds": "host", "worlds_saved": True}
     if isinstance(runner, HostRunner):
         plan = {**plan, "worlds": "host", "worlds_saved": runner.env.unsaved is None}

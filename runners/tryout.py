@@ -32,7 +32,7 @@ def described(spec: Spec, descriptor: str, box: Sequence | None) -> tuple[Spec, 
     if descriptor == "auto":
         if box is not None:
             raise Refusal("runner.box belongs to a descriptor of your own; give runner.descriptor=your.function too, or leave it out")
-        if "descriptor" in spec.info:
+        if "descriptor" in spec.info and np.all(np.isfinite([spec.info["descriptor"].low, spec.info["descriptor"].high])):
             return spec, lambda t: t.info["descriptor"].astype(jnp.float32)
         if "position" in spec.info:
             place = spec.info["position"]
@@ -82,10 +82,16 @@ def tryout(env: Environment, agent: Agent, spec: Spec, descriptor: Callable, fix
     def run(genomes, wanted, key):
         keys = jnp.broadcast_to(key, (genomes.shape[0], *key.shape)) if fixed_start else jax.random.split(key, genomes.shape[0])
         total, place, area, steps, outcome = jax.vmap(episode)(genomes, wanted, keys)
-        broken = [jnp.isnan(x).reshape(len(wanted), -1).any(-1) for x in jax.tree.leaves((total, place, outcome)) if jnp.issubdtype(x.dtype, jnp.floating)]
-        valid = wanted & ~jnp.any(jnp.stack(broken), axis=0)
-        inside = jnp.clip(jnp.where(valid[:, None], place, box.low), box.low, box.high)
-        outside = valid & jnp.any(inside != place, axis=-1)
-        return Tried(Evaluation(jnp.where(valid, total, -jnp.inf), inside, wanted, valid, jnp.where(valid, area, 0), outcome), steps, outside)
+        return judged(total, place, area, steps, outcome, wanted, box)
 
     return run
+
+
+def judged(total, place, area, steps, outcome, wanted, box: spaces.Box) -> Tried:
+    """What episodes gave, [P]: the return, the descriptor f32[P, d], the reward area, the steps, the outcome of a watcher; nothing counts that is not
+    ``wanted`` or is NaN, and descriptors are clipped to their box."""
+    broken = [jnp.isnan(x).reshape(len(wanted), -1).any(-1) for x in jax.tree.leaves((total, place, outcome)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    valid = wanted & ~jnp.any(jnp.stack(broken), axis=0)
+    inside = jnp.clip(jnp.where(valid[:, None], place, box.low), box.low, box.high)
+    outside = valid & jnp.any(inside != place, axis=-1)
+    return Tried(Evaluation(jnp.where(valid, total, -jnp.inf), inside, wanted, valid, jnp.where(valid, area, 0), outcome), steps, outside)

@@ -7,7 +7,8 @@
   minigrid every MiniGrid task on device beside Farama's, random actions, 256 lanes, restarts included
   off_policy  SAC, MaxInfoSAC and DQN with one update per step, on device and on the host; beside Stable-Baselines3 where given
   go_explore  Go-Explore's first phase: on Montezuma's Revenge beside bare emulators, on DeepSea, and what an insertion costs
-  population  MAP-Elites on an arm of 100 joints, beside QDax where given; novelty search and SERENE on Point2D
+  population  MAP-Elites on an arm of 100 joints, beside QDax where given; novelty search in Kheperax's maze, beside pyribs where given, and beside
+              archives of 1e3 to 1e5; novelty search and SERENE on Point2D
   host     PPO on Gymnasium and Atari worlds, beside the bare vector world and Stable-Baselines3 where given
 
 Every configuration runs in a process of its own, in turn (A B C, A B C, ...), so what disturbs the machine disturbs all of them;
@@ -98,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="append the results to FILE, as one line")
     parser.add_argument("--sb3-python", metavar="PYTHON", help="interpreter of an environment with stable-baselines3 and mujoco<3.11")
     parser.add_argument("--qdax-python", metavar="PYTHON", help="interpreter of an environment with qdax")
+    parser.add_argument("--ribs-python", metavar="PYTHON", help="interpreter of an environment with ribs and kheperax")
     parser.add_argument("--rlexplore-python", metavar="PYTHON", help="interpreter of an environment with stable-baselines3, minigrid and rllte-core")
     options = parser.parse_args()
     if options.purejaxrl and not (options.purejaxrl_python or options.rejax_python):
@@ -253,24 +255,36 @@ def go_explore(options, folder):
     return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
 
 
+MAZE_EVALUATIONS = 30_000
+
+
 def population(options, folder):
     """Evaluations per second: the arm has episodes of one step, those of Point2D have 50."""
     joints, side, batch, iterations = 100, 100, 1024, (options.steps or 512_000) // 1024
     arm = {"exploration": "map_elites", "env": "planar_arm", "env.joints": joints, "agent": "open_loop", "exploration.initial": "uniform"}
     arm |= {"exploration.cells": f"[{side},{side}]", "runner.cells": f"[{side},{side}]", "exploration.batch": batch, "exploration.variation": "iso_line"}
     arm |= {"exploration.sigma": 0.01, "exploration.line_sigma": 0.2, "runner.lowest": -1, "total_steps": batch * iterations, "segments": 2}
+    maze = {"exploration": "novelty_search", "exploration.population": 75, "exploration.add": "threshold", "exploration.threshold": 0.01, "segments": 2}
+    maze |= {"env": "hard_maze", "env.layout": "kheperax", "agent.hidden": "[8,8]", "agent.bias": "unit", "agent.activation": "tanh", "seeds": 1}
+    maze |= {"runner.cells": "[100,100]", "exploration.capacity": 8192, "total_steps": MAZE_EVALUATIONS * 250}
     plane = {"env": "point2d", "env.reward": "graded", "segments": 2, "total_steps": 20_000 * 50}
     wanted = {
         "farlands MAP-Elites, arm, 1 seed": training(folder, arm | {"seeds": 1}),
         "farlands MAP-Elites, arm, 2 seeds": training(folder, arm | {"seeds": 2}),
+        "farlands novelty search, maze": training(folder, maze),
         "farlands novelty search, Point2D, 1 seed": training(folder, plane | {"exploration": "novelty_search", "seeds": 1}),
         "farlands novelty search, Point2D, 8 seeds": training(folder, plane | {"exploration": "novelty_search", "seeds": 8}),
         "farlands SERENE, Point2D, 8 seeds": training(folder, plane | {"exploration": "serene", "seeds": 8}),
     }
+    for filled in (10**3, 10**4, 10**5):
+        wanted[f"generations, archive of {filled:,}"] = lambda filled=filled: run_program([sys.executable, PROGRAMS / "novelty_archive.py", filled], ours())
+    if options.ribs_python:
+        wanted["pyribs novelty search, maze"] = peer(folder, options.ribs_python, "ribs_maze.py", MAZE_EVALUATIONS)
     if options.qdax_python:
         wanted["QDax MAP-Elites, arm"] = peer(folder, options.qdax_python, "qdax_arm.py", joints, side, batch, iterations)
     runs = in_turn(options, wanted)
     pairs = [(a, b) for a in runs for b in runs if "arm" in a and a.startswith("farlands") and b.startswith("QDax")]
+    pairs += [(a, b) for a in runs for b in runs if a == "farlands novelty search, maze" and b.startswith("pyribs")]
     return [speed_row(name, found) for name, found in runs.items()], {f"{a} / {b}": ratio(runs[a], runs[b]) for a, b in pairs}
 
 

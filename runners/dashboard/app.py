@@ -180,10 +180,10 @@ def maps_tab(runs, chosen, chosen_metrics, by, options):
         place = runs.place(run)
         if (figure := charts.visits(run, place)) is not None:
             parts.append(dcc.Graph(figure=figure, config={"displaylogo": False}))
-        drawn, command = archive_maps(run), how_to_draw(run)
-        parts += [html.Figure([picture(f"/media/{place}/pictures/{png.name}", "image"), html.Figcaption(f"archive of {place}: {png.name}")]) for png in drawn]
-        if command and not drawn:
-            parts.append(html.Div([html.P(f"The archive of {place} has not been drawn yet:", className="note"), html.Pre(command)]))
+        for png, caption in archive_maps(run):
+            parts.append(html.Figure([picture(f"/media/{place}/pictures/{png.name}", "image"), html.Figcaption(caption)]))
+        for invitation, command in how_to_draw(run):
+            parts.append(html.Div([html.P(f"{place}: {invitation}", className="note"), html.Pre(command)]))
     nothing = "None of these runs has a map: their worlds are no grids, and they keep no archive."
     return html.Div(parts or html.P(nothing, className="note"), className="media", id="maps")
 

@@ -81,11 +81,9 @@ def sections(world: str, found: Sequence[Group], looks: dict[str, figures.Style]
 
 
 def archive_section(run: Run) -> str:
-    """The maps of a run's archives, or how to have them; "" for runs without archives."""
-    drawn, command = archive_maps(run), how_to_draw(run)
-    if not drawn and command:
-        return page.paragraph("Where the cells of games with rooms and of maps are, and what a search over policies keeps:") + page.preformatted(command)
-    return "".join(page.image(png, f"The archive of {run.name}, member {png.stem.rpartition('-')[2]}, as it was when this was drawn") for png in drawn)
+    """The maps of a run's archives, and how to have those that were not drawn; "" for runs without archives."""
+    drawn = [page.image(png, caption) for png, caption in archive_maps(run)]
+    return "".join(drawn + [page.paragraph(invitation) + page.preformatted(command) for invitation, command in how_to_draw(run)])
 
 
 def order(metric: str) -> int:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.hard_maze import FASTSIM, KHEPERAX, LASERS, edges, hard_maze
+from envs.fastsim import LASERS, edges
+from envs.hard_maze import FASTSIM, KHEPERAX, hard_maze
 
 KEY = jax.random.PRNGKey(0)
 
@@ -53,7 +54,7 @@ def distance_to_walls(place, layout):
     return min([*found, *(place - layout.border), *(layout.side - layout.border - place)])
 
 
-@pytest.mark.parametrize(("name", "layout"), [("fastsim", FASTSIM), ("kheperax", KHEPERAX)])
+@pytest.mark.parametrize(("name", "layout"), [("fastsim", FASTSIM.arena), ("kheperax", KHEPERAX.arena)])
 def test_lasers_see_the_nearest_edge(name, layout):
     """Against marching in small steps, from places that are free."""
     env, rng = hard_maze(layout=name), np.random.default_rng(1)
@@ -88,7 +89,7 @@ def crossing(p, q, segments) -> bool:
 @pytest.mark.parametrize("layout", ["fastsim", "kheperax"])
 def test_no_wall_is_entered_and_a_robot_that_is_stopped_turns(layout):
     env = hard_maze(layout=layout)
-    made = {"fastsim": FASTSIM, "kheperax": KHEPERAX}[layout]
+    made = {"fastsim": FASTSIM, "kheperax": KHEPERAX}[layout].arena
     actions = np.repeat(np.random.default_rng(2).uniform(-0.3, 1, (30, 2)), 40, axis=0)
     states, told = run(env, env.reset(KEY)[0], actions)
     places = np.asarray(states.place, float)

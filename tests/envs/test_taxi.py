@@ -1,6 +1,5 @@
 """Taxi: its table is Gymnasium's Taxi-v3, its starts are the published ones, its pictures tell all states apart."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

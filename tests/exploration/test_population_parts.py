@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from envs.builder import Refusal
+from envs.point2d import point2d
 from exploration import cma_es, grid_archive
 from exploration.base import Evaluation
+from exploration.budget import EXPLOIT, EXPLORE, bandit, paid, preferred
+from exploration.cma_me import cma_me
 from exploration.emitters import cma, elitist, fresh_record, improvement, recorded, stagnant
 from exploration.novelty import local_competition, novelty
 from exploration.pareto import best, crowding, fronts
+from exploration.tessellation import centroids_of, tessellation
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 LATTICE = np.stack(np.meshgrid(np.arange(9.0), np.arange(9.0)), axis=-1).reshape(-1, 2).astype(np.float32)
@@ -83,7 +88,7 @@ def test_fronts_are_those_of_a_plain_loop():
 def test_a_batch_enters_the_grid_as_one_after_the_other(ties):
     """Fitness per cell, status and value of every individual, against a loop; of those in one cell the fittest counts, the first among equals."""
     rng = np.random.default_rng(2)
-    cells, grid, plain = [4, 3], grid_archive.empty([4, 3], 1), {}
+    cells, grid, plain = [4, 3], grid_archive.empty(12, 1, 2), {}
     insert = jax.jit(lambda *a: grid_archive.insert(*a, ties))
     for batch in range(6):
         descriptor = rng.uniform(-1.2, 1.2, (30, 2)).astype(np.float32)  # some outside
@@ -117,9 +122,66 @@ def test_a_batch_enters_the_grid_as_one_after_the_other(ties):
 
 
 def test_parents_are_drawn_uniformly_from_filled_cells():
-    grid = grid_archive.empty([10, 1], 1)._replace(fitness=jnp.where(jnp.arange(10) % 3 == 1, 0.0, -jnp.inf))
+    grid = grid_archive.empty(10, 1, 2)._replace(fitness=jnp.where(jnp.arange(10) % 3 == 1, 0.0, -jnp.inf))
     drawn = np.bincount(grid_archive.choose(grid, jax.random.PRNGKey(0), 30_000), minlength=10) / 30_000
     np.testing.assert_allclose(drawn, [0, 1 / 3, 0, 0, 1 / 3, 0, 0, 1 / 3, 0, 0], atol=0.02)
+
+
+def test_centroids_are_where_lloyd_leaves_them():
+    """Each is the mean of what is nearest to it; cells are of about one size; a descriptor's cell is the nearest centroid, in shares of the box."""
+    box = spaces.Box(np.array([-1.0, 10.0], np.float32), np.array([1.0, 40.0], np.float32))
+    cut = tessellation("cvt", box, [], 40)
+    middles = centroids_of(2, 40)
+    share = np.random.default_rng(1).random((20_000, 2)).astype(np.float32)
+    owner = np.argmin(np.linalg.norm(share[:, None] - middles, axis=-1), axis=-1)
+    np.testing.assert_array_equal(cut.cell_of(jnp.asarray(share[:500] * [2.0, 30.0] + [-1.0, 10.0])), owner[:500])
+    size = np.bincount(owner, minlength=40)
+    assert cut.number == 40 and size.min() > 0.6 * size.mean() and size.max() < 1.5 * size.mean()
+    for cell in range(40):
+        assert np.linalg.norm(share[owner == cell].mean(axis=0) - middles[cell]) < 0.012
+    with pytest.raises(Refusal, match="at most 25000"):
+        tessellation("cvt", box, [], 30_000)
+
+
+def test_the_bandit_among_emitters_is_ucb1():
+    """Against the formula in plain numbers, where only what the second of three emitters asks for may enter: it is asked the most."""
+    genes = spaces.Box(-5.0, 5.0, (4,), np.float32)
+    search = cma_me(point2d().spec._replace(genome=genes), emitters=3, samples=4, schedule="bandit", cells=[50, 50])
+    ask, tell = jax.jit(lambda s, k: search.ask(s, k, "offspring")), jax.jit(lambda s, k, x, e: search.tell(s, k, ("offspring", x, e)))
+    state, stored, asked = jax.jit(search.init)(jax.random.PRNGKey(0)), np.zeros(3), np.zeros(3)
+    for key in jax.random.split(jax.random.PRNGKey(1), 30):
+        state, genomes, wanted = ask(state, key)
+        made = 4 * asked
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = np.where(asked == 0, np.inf, stored / made + np.sqrt(2 * np.log(made.sum()) / made))
+        turn = int(np.argmax(bound))
+        assert int(state.turn) == turn
+        place = np.tanh(np.asarray(genomes[:, :2]))
+        told = evaluation(np.where(turn == 1, 1.0, -np.inf) * np.ones(4), place)
+        before = np.isfinite(state.grid.fitness).sum()
+        state, _ = tell(state, key, genomes, told)
+        asked[turn] += 1
+        stored[turn] += np.isfinite(state.grid.fitness).sum() - before
+    assert asked[1] > 15 and np.all(asked >= 2)
+    np.testing.assert_array_equal(state.stored, stored)
+
+
+def test_the_bandit_between_exploring_and_exploiting():
+    """Both once first; what chunks earn, and whose turn it is, against the formulae in plain numbers."""
+    state, earned, before = bandit(), ([], []), (0, 0)
+    for phase, found, living in [(EXPLORE, 1, 0), (EXPLOIT, 1, 2), (EXPLOIT, 1, 1), (EXPLORE, 1, 1), (EXPLOIT, 1, 0), (EXPLORE, 4, 0)]:
+        assert int(preferred(state)) == phase or min(map(len, earned)) > 0
+        state = state._replace(found=jnp.int32(found))
+        unfinished = paid(state, jnp.int32(phase), jnp.bool_(False), jnp.int32(9))
+        jax.tree.map(np.testing.assert_array_equal, unfinished, state)
+        state = paid(state, jnp.int32(phase), jnp.bool_(True), jnp.int32(living))
+        explored, exploited = -np.tanh(found - before[0]), np.tanh(living - before[1]) if living else -1.0
+        earned[phase].append(exploited if phase == EXPLOIT else explored)
+        before = (found, living)
+        np.testing.assert_allclose(state.earned, [np.mean(e) if e else 0.0 for e in earned], atol=1e-6)
+        if min(map(len, earned)) > 0:
+            total = sum(map(len, earned))
+            assert int(preferred(state)) == int(np.argmax([np.mean(e) + np.sqrt(np.log(total) / len(e)) for e in earned]))
 
 
 def sphere(x):

@@ -59,6 +59,9 @@ WORLDS: dict[str, Entry] = {
     "curling": entry("envs.curling.curling", max_steps=11),
     "hard_maze": entry("envs.hard_maze.hard_maze", max_steps=11),
     "hard_maze/kheperax": entry("envs.hard_maze.hard_maze", layout="kheperax", late_reward=True, max_steps=11),
+    "redundant_arm": entry("envs.redundant_arm.redundant_arm", max_steps=11),
+    "redundant_arm/published": entry("envs.redundant_arm.redundant_arm", max_steps=11, published_reward=True),
+    "collect_ball": entry("envs.collect_ball.collect_ball", max_steps=11),
     "planar_arm": entry("envs.planar_arm.planar_arm", joints=3),
     "cartpole_swingup": entry("envs.cartpole_swingup.cartpole_swingup", max_steps=11),
     "cartpole_swingup/box": entry("envs.cartpole_swingup.cartpole_swingup", actions="continuous", max_steps=11),
@@ -83,6 +86,7 @@ HOST_WORLDS: dict[str, Entry] = {
     "dm_control": entry("envs.dm_control.dm_control", id="walker-run", action_repeat=2),
     "dm_control/pixels": entry("envs.dm_control.dm_control", id="cartpole-swingup", pixels=16, frames=2, shadows=False),
     "robotics": entry("envs.robotics.robotics", id="FetchReach-v4"),
+    "ant_maze": entry("envs.ant_maze.ant_maze", max_steps=7),
     "textworld": entry("envs.textworld.textworld", rooms=2, objects=3, quest_length=2, text_size=16),
     "atari": entry("envs.atari.atari", game="breakout"),
     "atari/noisy_tv": entry("envs.atari.atari", game="pong", noisy_tv=2, sticky_actions=0.25),
@@ -487,8 +491,11 @@ POPULATIONS: dict[str, Entry] = {
     ),
     "map_elites": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6),
     "map_elites/iso_line": entry("exploration.map_elites.map_elites", cells=[5, 4], batch=6, variation="iso_line", initial="uniform", ties=False),
+    "map_elites/cvt": entry("exploration.map_elites.map_elites", archive="cvt", centroids=12, batch=6),
     "serene": entry("exploration.serene.serene", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8, emitters=1),
-    "serene/cma_es": entry("exploration.serene.serene", emitter="cma_es", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8),
+    "serene/cma_es": entry(
+        "exploration.serene.serene", emitter="cma_es", schedule="bandit", population=4, neighbours=3, chunk=24, emitter_population=2, capacity=8
+    ),
     "serene/signature": entry(
         "exploration.serene.serene", population=4, neighbours=3, chunk=24, capacity=256, exploit=False, descriptor="signature", time=True
     ),
@@ -496,6 +503,7 @@ POPULATIONS: dict[str, Entry] = {
     "stax": entry("exploration.taxons.stax", population=4, chunk=24, emitter_population=2, capacity=256, emitters=64, frames=2, pixels=16, latent=2, epochs=2),
     "cma_me": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4),
     "cma_me/optimizing": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4, ranking="optimizing", schedule="fewest", ties=True),
+    "cma_me/bandit": entry("exploration.cma_me.cma_me", archive="cvt", centroids=12, emitters=3, samples=4, schedule="bandit"),
     "cma_me/random_direction": entry("exploration.cma_me.cma_me", cells=[5, 4], emitters=2, samples=4, ranking="random_direction", initial="uniform"),
     "evolution_strategy": entry("exploration.evolution_strategy.evolution_strategy", cells=[5, 4], pairs=3),
     "random_search": entry("exploration.random_search.random_search", cells=[5, 4], batch=6),

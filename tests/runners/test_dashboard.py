@@ -227,7 +227,8 @@ def test_the_page_in_a_browser(server, folder, tmp_path):
 
 def test_how_to_draw_an_archive_is_said_where_nobody_has(folder):
     found = {run.name: run for run in runs.Runs(folder).all()}
-    assert [png.name for png in archive_maps(found["second"])] == ["archive-0.png"] and archive_maps(found["first"]) == []
-    assert how_to_draw(found["first"]) is None
+    assert [png.name for png, _ in archive_maps(found["second"])] == ["archive-0.png"] and archive_maps(found["first"]) == []
+    assert how_to_draw(found["first"]) == []
     for metric, command in (("archive/cells", "demonstrate"), ("search/coverage", "elites")):
-        assert f" {command} " in how_to_draw(found["first"]._replace(rows=[{metric: 1.0}]))
+        [(_, typed)] = how_to_draw(found["first"]._replace(rows=[{metric: 1.0}]))
+        assert f" {command} " in typed
