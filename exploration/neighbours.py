@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 PLAIN = 4  # up to this many dimensions differences are squared one by one, which is exact
-BLOCK = 256  # queries compared at a time, which bounds memory at BLOCK x steps x lanes distances
+BLOCK, MOST = 256, 2**20  # queries compared at a time, and distances: more do not fit into a cache
+DIRECT = 16  # up to this many values per wanted one are sorted at once
 
 
 class Ring(NamedTuple):
@@ -60,7 +61,7 @@ def nearest_points(points: jax.Array, known: jax.Array, queries: jax.Array, k: i
         exact = jnp.sum(jnp.square(points[place] - query), axis=-1)  # the scores have lost what is small beside |query|^2
         return jnp.sort(jnp.where(jnp.isinf(halves[place]), jnp.inf, exact))
 
-    found = jax.lax.map(search, queries.reshape(-1, width), batch_size=BLOCK)
+    found = jax.lax.map(search, queries.reshape(-1, width), batch_size=max(8, min(BLOCK, MOST // number)))
     valid = jnp.arange(k_found) < jnp.sum(known, dtype=jnp.int32)
     distances = jnp.where(valid, jnp.sqrt(jnp.where(valid, found, 0.0)), 0.0)
     room = k - k_found
@@ -69,17 +70,19 @@ def nearest_points(points: jax.Array, known: jax.Array, queries: jax.Array, k: i
 
 
 def smallest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """(the k smallest of f32[P], ascending; their places). They lie in the k groups of smallest minima, so not all values are sorted, which is
-    slow on a CPU. Groups of sqrt(P / k) make the least work."""
-    size = max(1, round((values.shape[0] / k) ** 0.5))
-    groups = -(-values.shape[0] // size)
-    if groups <= k:
+    """(the k smallest of f32[P], ascending; their places). They lie in the k groups of smallest minima, which are found in the same way, so few values are
+    sorted, which is slow on a CPU: P / s + s k with groups of s in one level, the least with s = sqrt(P / k)."""
+    number = values.shape[0]
+    if number <= DIRECT * k:
         found, place = jax.lax.top_k(-values, k)
         return -found, place
-    grouped = jnp.pad(values, (0, groups * size - values.shape[0]), constant_values=jnp.inf).reshape(groups, size)
-    group = jax.lax.top_k(-jnp.min(grouped, axis=1), k)[1]
-    found, among = jax.lax.top_k(-grouped[group].reshape(-1), k)
-    return -found, jnp.minimum(group[among // size] * size + among % size, values.shape[0] - 1)
+    size = max(2, round((number / k) ** (1 / 2 if number <= DIRECT**2 * k else 1 / 3)))
+    groups = -(-number // size)
+    # a group is a column, so that minima are taken of whole rows at a time
+    grouped = jnp.pad(values, (0, groups * size - number), constant_values=jnp.inf).reshape(size, groups)
+    group = smallest(jnp.min(grouped, axis=0), k)[1]
+    found, among = jax.lax.top_k(-grouped[:, group].reshape(-1), k)
+    return -found, jnp.minimum(among // k * groups + group[among % k], number - 1)
 
 
 def mean_of_valid(distances: jax.Array, valid: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from exploration.base import Evaluation
 from exploration.budget import EXPLOIT, EXPLORE, bandit, paid, preferred
 from exploration.cma_me import cma_me
 from exploration.emitters import cma, elitist, fresh_record, improvement, recorded, stagnant
+from exploration.neighbours import smallest
 from exploration.novelty import local_competition, novelty
 from exploration.pareto import best, crowding, fronts
 from exploration.tessellation import centroids_of, tessellation
@@ -82,6 +83,17 @@ def test_fronts_are_those_of_a_plain_loop():
         wanted[first], level = level, level + 1
         left = [i for i in left if i not in first]
     np.testing.assert_array_equal(fronts(jnp.asarray(points)), wanted)
+
+
+@pytest.mark.parametrize("number", [5, 170, 1000, 20_000])  # sorted at once, and groups in one level, two, three
+def test_the_smallest_are_those_of_sorting_all(number):
+    values = np.random.default_rng(number).normal(size=number).astype(np.float32)
+    values[::3] = np.inf
+    wanted = np.sort(values)[:5]
+    found, place = jax.jit(lambda v: smallest(v, 5))(values)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(values[place], wanted)
+    assert len(set(np.asarray(place)[np.isfinite(wanted)].tolist())) == np.isfinite(wanted).sum()
 
 
 @pytest.mark.parametrize("ties", [False, True])
