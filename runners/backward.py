@@ -36,7 +36,7 @@ from runners import metrics as m
 from runners.base import Runner
 from runners.demonstrations import Replayed
 from runners.iteration import iteration
-from runners.on_policy import Guide, training
+from runners.on_policy import Guide, training, unguided
 from runners.ranges import Runs
 from runners.rewards import RANGES, world_rewards
 from runners.source import Source, jax_source
@@ -123,13 +123,19 @@ def backward(
         raise Refusal(f"runner=backward starts episodes at states of demonstrations, and the world {env.spec.name!r} cannot be put there; use a JAX world")
     if imitation_lanes >= lanes:
         raise Refusal(f"runner.imitation_lanes={imitation_lanes} leaves none of runner.lanes={lanes} to act for itself; give fewer")
-    given = demos.read(demonstrations)
+    world_stream = world_rewards(discount, extrinsic_weight)
+    try:
+        given = demos.read(demonstrations)
+    except Refusal as missing:
+        if checksum is None:
+            raise
+        pieces = iteration(env.spec._replace(lanes=lanes, axis=axis), make_agent, make_intrinsic, rewards=world_stream)
+        return watched_only(training(env, pieces, unguided(jax_source(env, lanes, axis)), rollout, evaluation_mode), missing)
     if checksum not in (None, demos.checksum(given)):
         raise Refusal(f"runner.demonstrations={demonstrations} are not what they were: their checksum is {demos.checksum(given)}, not {checksum}")
     made = demos.replayed(env, given)
     to_go = discounted(made, discount)
     scale = 1.0 if value_scale is None else value_scale / jnp.maximum(mean_value(made, to_go), 1e-8)
-    world_stream = world_rewards(discount, extrinsic_weight)
 
     def rewards(steps):
         stream = world_stream(steps)
@@ -199,6 +205,15 @@ def completed(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 backward.completed = completed  # type: ignore[attr-defined]
+
+
+def watched_only(runner: Runner, why: Refusal) -> Runner:
+    """``runner`` for who plays or exports a policy where its demonstrations are not; training it raises ``why``."""
+
+    def step(state, clock):
+        raise why
+
+    return runner._replace(step=step, parts=None)
 
 
 class Rules(NamedTuple):

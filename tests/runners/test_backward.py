@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from envs.wrappers import with_noisy_tv, wrapped
 from exploration.backward import curriculum
 from exploration.base import none
 from exploration.intrinsic import intrinsic
-from runners import api, dataset
+from runners import api, dataset, rundir
 from runners.backward import Rules, at_the_worlds_start, backward, discounted, lowest, mean_value, steering
 from runners.base import Clock
 from runners.compose import compose
@@ -272,6 +274,11 @@ def test_the_start_moves_back_to_the_beginning_and_the_sea_is_crossed(tmp_path):
     rows = api.metrics(summary["run_dir"])
     assert rows[0]["backward/start"] > 6 and all(member["metrics"]["backward/start"] <= 1 for member in summary["members"])
     assert all(member["metrics"]["evaluation/success"] == 1.0 for member in summary["members"])
+    Path(file).unlink()  # a policy needs its demonstrations no more, and learning on does
+    policy, obs = api.policy(summary["run_dir"]), jnp.zeros((1, 12, 12)).at[0, 0, 0].set(1.0)
+    assert policy.act(policy.start(1), KEY, obs, jnp.ones(1, bool))[1].tolist() == [action_mapping(12)[0, 0]]
+    with pytest.raises(Refusal, match="there is no such file"):
+        api.train(rundir.read_config(Path(summary["run_dir"])) | {"run_dir": str(tmp_path / "again")})
 
 
 @pytest.mark.medium
