@@ -266,7 +266,7 @@ def population(options, folder):
     arm |= {"exploration.sigma": 0.01, "exploration.line_sigma": 0.2, "runner.lowest": -1, "total_steps": batch * iterations, "segments": 2}
     maze = {"exploration": "novelty_search", "exploration.population": 75, "exploration.add": "threshold", "exploration.threshold": 0.01, "segments": 2}
     maze |= {"env": "hard_maze", "env.layout": "kheperax", "agent.hidden": "[8,8]", "agent.bias": "unit", "agent.activation": "tanh", "seeds": 1}
-    maze |= {"runner.cells": "[100,100]", "exploration.capacity": 8192, "total_steps": MAZE_EVALUATIONS * 250}
+    maze |= {"runner.cells": "[100,100]", "exploration.capacity": 32768, "total_steps": MAZE_EVALUATIONS * 250}
     plane = {"env": "point2d", "env.reward": "graded", "segments": 2, "total_steps": 20_000 * 50}
     wanted = {
         "farlands MAP-Elites, arm, 1 seed": training(folder, arm | {"seeds": 1}),
