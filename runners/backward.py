@@ -39,7 +39,7 @@ from runners.iteration import iteration
 from runners.on_policy import Guide, training, unguided
 from runners.ranges import Runs
 from runners.rewards import RANGES, world_rewards
-from runners.source import Source, jax_source
+from runners.source import Source, jax_source, where
 
 
 class Course(NamedTuple):
@@ -318,8 +318,3 @@ def steering(env: Environment, source: Source, made: Replayed, chooser: Curricul
         return Chosen(demo, jnp.where(begins, 0, state.last[demo]))
 
     return restarted
-
-
-def where(mask: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """``a`` [N, ...] in the lanes of ``mask`` bool[N], ``b`` elsewhere."""
-    return jnp.where(mask.reshape(-1, *[1] * (b.ndim - 1)), a, b)

@@ -32,7 +32,7 @@ from runners.base import Runner
 from runners.iteration import iteration
 from runners.on_policy import Guide, training
 from runners.rewards import RANGES, world_rewards
-from runners.source import Source, jax_source
+from runners.source import Source, jax_source, where
 
 
 class Journey(NamedTuple):
@@ -312,8 +312,3 @@ def steering(env: Environment, source: Source, identify: Callable, rules: Rules,
         return Source(init, step, restart, source.spec)
 
     return steered
-
-
-def where(mask: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """``a`` [N, ...] in the lanes of ``mask`` bool[N], ``b`` elsewhere."""
-    return jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)

@@ -63,6 +63,11 @@ def jax_source(env: Environment, lanes: int, axis: str | None = None, note: PyTr
     return Source(init, step, restart, env.spec._replace(lanes=lanes, axis=axis))
 
 
+def where(mask: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """``a`` [N, ...] in the lanes of ``mask`` bool[N], ``b`` elsewhere."""
+    return jnp.where(mask.reshape(-1, *[1] * (max(a.ndim, b.ndim) - 1)), a, b)
+
+
 def refuse_overlap(env: Environment, overlap: bool) -> None:
     """Raises Refusal: only worlds on the host are stepped beside the learner."""
     if overlap:
