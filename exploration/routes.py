@@ -36,7 +36,7 @@ def routes(capacity: int, longest: int, lanes: int, look: PyTree) -> Routes:
     """No ways yet. ``look``: what a cell looks like, un-batched."""
     return Routes(
         table=hash_table(capacity),
-        score=jnp.full(capacity, -jnp.inf),
+        score=jnp.full(capacity, -jnp.inf, jnp.float32),
         length=jnp.full(capacity, NEVER, jnp.int32),
         actions=jnp.zeros(capacity, jnp.int32),
         cells=jnp.zeros((capacity, longest), jnp.int32),

@@ -143,7 +143,8 @@ def test_transitions_follow_each_other(lived):
         steps = jax.tree.map(lambda a, b: np.concatenate([a, b]), last, batch)  # over the seam of two iterations too
         done = np.asarray(steps.done)
         np.testing.assert_array_equal(steps.first[1:], done[:-1])
-        same = (steps.next_obs[:-1] == steps.obs[1:]).reshape(*done[1:].shape, -1).all(-1)
+        leaves = zip(jax.tree.leaves(steps.next_obs), jax.tree.leaves(steps.obs), strict=True)
+        same = np.all([(after[:-1] == now[1:]).reshape(*done[1:].shape, -1).all(-1) for after, now in leaves], axis=0)
         np.testing.assert_array_equal(same, ~done[:-1])
         assert set(inside(state.bonus).batch.annotations)
         ends += done.sum()
