@@ -6,12 +6,14 @@ action before (each frame). Rewards are the game's, unclipped; episodes end with
 start. One agent step is ``frame_skip`` frames.
 
 ``AtariVectorEnv`` cannot save or restore its emulators, so a resumed run starts new episodes. Snapshots need the scalar emulator:
-``env=gymnasium env.id=ALE/MontezumaRevenge-v5`` with wrappers is slower and resumes exactly.
+``env=gymnasium env.id=ALE/MontezumaRevenge-v5`` with wrappers is slower and resumes exactly. Runners that start episodes at states of
+demonstrations step ``envs/atari_game.py`` in worker processes instead, as many as ``threads``.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 from collections.abc import Callable
 
@@ -20,11 +22,14 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+from envs.atari_game import AtariGame
 from envs.base import HostEnvironment, HostLanes, HostWorld, Spec, TimeStep
 from envs.builder import FLAG, FRACTION, Integer, Refusal, Text, closest, extra_hint, options
+from envs.lanes import Recipe, open_lanes
 
 SIDE = 84
 ROOM = {"montezuma_revenge": 3, "pitfall": 1}  # where a game keeps the number of the room in its memory (AtariARI, arXiv 1906.08226)
+INFO = {"lives": (spaces.Box(0, 255, (), np.int32), lambda env, info: info["lives"])}
 UNSAVED = "ale-py's AtariVectorEnv cannot save its emulators; env=gymnasium env.id=ALE/... can"
 
 
@@ -52,7 +57,7 @@ def atari(
       noop_max: at most so many random no-ops at the start; with sticky actions none are usual.
       full_actions: all 18 actions instead of those that the game uses.
       episodic_life: a lost life terminates.
-      threads: that emulate; 0 lets ale-py choose.
+      threads: that emulate; 0 lets ale-py choose, and is a process for every core where worlds are put at states of demonstrations.
 
     info: ``lives`` i32. Raises Refusal for a game that is not there or when ale-py is not installed.
     """
@@ -92,7 +97,7 @@ def atari(
         action=actions,
         name=game,
         max_steps=-(-max_frames // frame_skip),
-        info={"lives": spaces.Box(0, 255, (), np.int32)},
+        info={name: space for name, (space, _) in INFO.items()},
         deterministic=sticky == 0 and noop_max == 0,
     )
 
@@ -118,6 +123,11 @@ def atari(
 
         return HostLanes(reset, step, env.close, render=picture)
 
+    def steerable(lanes: int) -> HostLanes:
+        arguments = (game, frame_skip, stack, sticky, max_frames, noop_max, full_actions, episodic_life, SIDE)
+        kept = Recipe(lambda render: AtariGame(*arguments), spaces.Box(0, 255, (stack, SIDE, SIDE), np.uint8), lambda obs: obs, actions, INFO, game)
+        return open_lanes(kept, lanes, threads or os.cpu_count() or 1)
+
     at = ROOM.get(game)
     return HostEnvironment(
         spec,
@@ -125,6 +135,7 @@ def atari(
         UNSAVED,
         decode=lambda obs: jnp.moveaxis(obs, -3, -1),
         single=functools.partial(emulator, game, frame_skip, max_frames, full_actions, episodic_life) if spec.deterministic else None,
+        steerable=steerable,
         frames_per_step=frame_skip,
         rooms=None if at is None else functools.partial(room, at),
     )

@@ -119,14 +119,19 @@ def undisturbed(env: Environment) -> Undisturbed:
 
 
 class HostLanes(NamedTuple):
-    """N opened worlds that live on the host and are stepped together, as numpy arrays. A lane that ended restarts in the same step."""
+    """N opened worlds that live on the host and are stepped together, as numpy arrays. A lane that ended restarts in the same step.
 
-    reset: Callable[[Sequence[int]], PyTree]  # seeds [N] -> obs [N, ...]
-    step: Callable[[np.ndarray], tuple[TimeStep, PyTree]]  # actions [N] -> (TimeStep [N], obs [N, ...] to act on next)
+    With ``put``, ``reset`` and ``step`` also take ``obeyed`` bool[N]: where nothing that disturbs actions and starts does so. What is random in a
+    world that was put somewhere goes on as it was.
+    """
+
+    reset: Callable[..., PyTree]  # seeds [N] -> obs [N, ...]
+    step: Callable[..., tuple[TimeStep, PyTree]]  # actions [N] -> (TimeStep [N], obs [N, ...] to act on next)
     close: Callable[[], None]
     save: Callable[[], list[bytes]] | None = None  # -> snapshots [N]
     load: Callable[[Sequence[bytes]], None] | None = None  # snapshots [N]; what reset and step gave before is not given again
     render: Callable[[int], np.ndarray | None] | None = None  # lane -> uint8 [height, width, 3]
+    put: Callable[[Sequence[bytes | None]], PyTree] | None = None  # snapshots [N] (b"": a fresh start; None: it stays) -> obs [N, ...] of fresh starts
 
 
 class HostWorld(NamedTuple):
@@ -147,6 +152,7 @@ class HostEnvironment(NamedTuple):
     unsaved: str | None = None  # why these worlds have no exact snapshots; None: they have
     decode: Callable[[PyTree], PyTree] = lambda obs: obs  # obs [N] as they arrive -> of ``spec.observation``; part of compiled programs
     single: Callable[[], HostWorld] | None = None  # opens one world by itself; sent to workers
+    steerable: Callable[[int], HostLanes] | None = None  # lanes -> worlds that can be put anywhere, and obey; what arrives is as from ``open``
     settled: Callable[[], bool] | None = None  # tries whether these worlds leave nothing to chance after a reset; for specs that do not say so
     frames_per_step: int = 1  # emulator frames of an agent step
     rooms: Callable[[Callable[[str], Any]], int] | None = None  # look -> the room of the game's map that the player is in, where it is known

@@ -92,8 +92,8 @@ def hosted(id: str, make: Callable[..., library.Env], workers: int, text_size: i
     def open_(lanes: int, render: bool = False) -> HostLanes:
         return open_lanes(recipe, lanes, workers, render, unsaved is None)
 
-    alone = functools.partial(single, make, convert, unsaved is None)
-    return HostEnvironment(spec, open_, unsaved, single=alone, settled=functools.cache(functools.partial(settled, make)))
+    alone, steerable = functools.partial(single, make, convert, unsaved is None), open_ if unsaved is None else None
+    return HostEnvironment(spec, open_, unsaved, single=alone, steerable=steerable, settled=functools.cache(functools.partial(settled, make)))
 
 
 def described(id: str, probe: library.Env, text_size: int, info: Sequence[str]) -> tuple[Spec, Callable, dict[str, tuple[spaces.Space, Callable]]]:

@@ -34,7 +34,7 @@ def wrapped_lanes(env: HostEnvironment, sticky_actions: float, noisy_tv: int) ->
     def open_(lanes: int, render: bool = False) -> HostLanes:
         return WrappedLanes(env, lanes, render, float(sticky_actions), noisy_tv).opened()
 
-    return env._replace(spec=spec, open=open_, decode=decode, single=None, settled=None)
+    return env._replace(spec=spec, open=open_, decode=decode, single=None, steerable=None, settled=None)
 
 
 class WrappedLanes:
@@ -51,7 +51,7 @@ class WrappedLanes:
 
     def opened(self) -> HostLanes:
         inner = self.worlds
-        return inner._replace(reset=self.reset, step=self.step, save=inner.save and self.save, load=inner.load and self.load)
+        return inner._replace(reset=self.reset, step=self.step, save=inner.save and self.save, load=inner.load and self.load, put=None)
 
     def reset(self, seeds: Sequence[int]) -> PyTree:
         self.generators = [np.random.default_rng([7, seed]) for seed in seeds]

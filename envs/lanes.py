@@ -83,6 +83,7 @@ class Block:
     def __init__(self, recipe: Recipe, lanes: int, render: bool):
         self.recipe = recipe
         self.envs = [self._told("make", recipe.make, render) for _ in range(lanes)]
+        self.obedient = [(lane, env.unwrapped) for lane, env in enumerate(self.envs) if hasattr(env.unwrapped, "obey")]
 
     def _told(self, what: str, function: Callable, *inputs: Any, **more: Any) -> Any:
         """Call into a world; what it raises becomes a WorldError that says where."""
@@ -96,11 +97,29 @@ class Block:
         said = str(error).splitlines()[0] if str(error) else ""
         return WorldError(f"the world {self.recipe.name} failed in {what}: {type(error).__name__}: {said} ({place.filename}:{place.lineno})")
 
-    def reset(self, arrays: Arrays, seeds: Sequence[int]) -> None:
+    def _obey(self, obeyed: np.ndarray) -> None:
+        """Let worlds that can do as they are told, with nothing left to chance."""
+        for lane, world in self.obedient:
+            world.obey = bool(obeyed[lane])
+
+    def reset(self, arrays: Arrays, seeds: Sequence[int], obeyed: np.ndarray) -> None:
+        self._obey(obeyed)
         for lane, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
             _put(arrays.obs, lane, self.recipe.convert(self._told("reset", env.reset, seed=int(seed))[0]))
 
-    def step(self, arrays: Arrays, actions: np.ndarray) -> None:
+    def put(self, arrays: Arrays, snapshots: Sequence[bytes | None]) -> None:
+        """Put worlds where snapshots were taken (b"": at a fresh start; None: it stays); what is random there is drawn on as before."""
+        self._obey(np.zeros(len(self.envs), bool))
+        for lane, (env, data) in enumerate(zip(self.envs, snapshots, strict=True)):
+            if data == b"":
+                _put(arrays.obs, lane, self.recipe.convert(self._told("reset", env.reset)[0]))
+            elif data is not None:
+                chance = env.unwrapped._np_random
+                snapshot.load(env, data)
+                env.unwrapped._np_random = chance
+
+    def step(self, arrays: Arrays, actions: np.ndarray, obeyed: np.ndarray) -> None:
+        self._obey(obeyed)
         recipe, next_obs, convert = self.recipe, arrays.next_obs, self.recipe.convert
         actions = actions.tolist() if isinstance(recipe.action, spaces.Discrete) else actions.astype(recipe.action.dtype, copy=False)
         rewards, ended, cut, plain = [], [], [], not isinstance(next_obs, dict)
@@ -153,17 +172,26 @@ def _given(arrays: Arrays) -> tuple[TimeStep, PyTree]:
 def _here(recipe: Recipe, lanes: int, render: bool, saves: bool) -> HostLanes:
     block = Block(recipe, lanes, render)
 
-    def reset(seeds):
+    nobody = np.zeros(lanes, bool)
+
+    def reset(seeds, obeyed=nobody):
         arrays = empty(recipe, lanes)
-        block.reset(arrays, seeds)
+        block.reset(arrays, seeds, obeyed)
         return arrays.obs
 
-    def step(actions):
+    def step(actions, obeyed=nobody):
         arrays = empty(recipe, lanes, np.empty)  # new ones each time: jax may still read the last
-        block.step(arrays, actions)
+        block.step(arrays, actions, obeyed)
         return _given(arrays)
 
-    return HostLanes(reset, step, block.close, block.save if saves else None, block.load if saves else None, block.render)
+    def put(snapshots):
+        arrays = empty(recipe, lanes)
+        block.put(arrays, snapshots)
+        return arrays.obs
+
+    if not saves:
+        return HostLanes(reset, step, block.close, render=block.render)
+    return HostLanes(reset, step, block.close, block.save, block.load, block.render, put)
 
 
 # --- worker processes --------------------------------------------------------------------------------------------------
@@ -184,10 +212,10 @@ def _views(shared: PyTree, start: int, stop: int) -> PyTree:
     return jax.tree.map(lambda s: s.view()[start:stop], shared, is_leaf=lambda x: isinstance(x, _Shared))
 
 
-def _worker(recipe: bytes, pipe: Any, shared: Arrays, actions: _Shared, start: int, stop: int, render: bool) -> None:
+def _worker(recipe: bytes, pipe: Any, shared: Arrays, actions: _Shared, obeyed: _Shared, start: int, stop: int, render: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    arrays, given, block = _views(shared, start, stop), actions.view()[start:stop], None
+    arrays, given, told, block = _views(shared, start, stop), actions.view()[start:stop], obeyed.view()[start:stop], None
     while True:
         try:
             command, *inputs = pipe.recv()
@@ -196,8 +224,12 @@ def _worker(recipe: bytes, pipe: Any, shared: Arrays, actions: _Shared, start: i
         try:
             if command == "open":
                 block, answer = Block(cloudpickle.loads(recipe), stop - start, render), None
-            elif command in ("reset", "step"):
-                answer = getattr(block, command)(arrays, *(inputs or (given,)))
+            elif command == "step":
+                answer = block.step(arrays, given, told)
+            elif command == "reset":
+                answer = block.reset(arrays, *inputs, told)
+            elif command == "put":
+                answer = block.put(arrays, *inputs)
             else:
                 answer = getattr(block, command)(*inputs)
             pipe.send((True, answer))
@@ -212,13 +244,14 @@ def _apart(recipe: Recipe, lanes: int, workers: int, render: bool, saves: bool) 
     context.set_forkserver_preload(["envs.lanes"])
     shared = empty(recipe, lanes, lambda shape, dtype: _Shared(context, shape, dtype))
     actions = _Shared(context, (lanes, *recipe.action.shape), np.int32 if isinstance(recipe.action, spaces.Discrete) else np.float32)
-    everything, written = _views(shared, 0, lanes), actions.view()
+    obeyed = _Shared(context, (lanes,), np.bool_)
+    everything, written, told = _views(shared, 0, lanes), actions.view(), obeyed.view()
     edges = [lanes * n // workers for n in range(workers + 1)]
     blocks = list(zip(edges[:-1], edges[1:], strict=True))
     pipes, processes = [], []
     for start, stop in blocks:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_worker, args=(cloudpickle.dumps(recipe), theirs, shared, actions, start, stop, render), daemon=True)
+        process = context.Process(target=_worker, args=(cloudpickle.dumps(recipe), theirs, shared, actions, obeyed, start, stop, render), daemon=True)
         process.start()
         theirs.close()
         pipes.append(ours)
@@ -241,14 +274,19 @@ def _apart(recipe: Recipe, lanes: int, workers: int, render: bool, saves: bool) 
     def taken() -> Arrays:
         return jax.tree.map(np.copy, everything)
 
-    def reset(seeds):
+    def reset(seeds, obeyed=False):
+        told[...] = obeyed
         ask("reset", list(seeds))
         return taken().obs
 
-    def step(new):
-        written[...] = new
+    def step(new, obeyed=False):
+        written[...], told[...] = new, obeyed
         ask("step")
         return _given(taken())
+
+    def put(snapshots):
+        ask("put", list(snapshots))
+        return taken().obs
 
     def close():
         for pipe in pipes:
@@ -272,6 +310,13 @@ def _apart(recipe: Recipe, lanes: int, workers: int, render: bool, saves: bool) 
     except WorldError:
         close()
         raise
-    save = (lambda: [data for part in ask("save") for data in part]) if saves else None
-    load = (lambda snapshots: ask("load", list(snapshots)) and None) if saves else None
-    return HostLanes(reset, step, close, save, load, look)
+    if not saves:
+        return HostLanes(reset, step, close, render=look)
+
+    def save():
+        return [data for part in ask("save") for data in part]
+
+    def load(snapshots):
+        ask("load", list(snapshots))
+
+    return HostLanes(reset, step, close, save, load, look, put)

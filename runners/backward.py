@@ -1,4 +1,4 @@
-"""Go-Explore's second phase on JAX worlds: a policy that survives chance is learnt from demonstrations, backwards from their ends ("First return, then
+"""Go-Explore's second phase: a policy that survives chance is learnt from demonstrations, backwards from their ends ("First return, then
 explore", arXiv 2004.12919; the backward algorithm, Salimans and Chen, arXiv 1812.03381).
 
 An iteration is that of ``runners/on_policy.py``, whose lanes are steered: episodes start at states of demonstrations, which the curriculum chooses
@@ -20,36 +20,29 @@ virtual demonstration has no lag rule, and its success is the lowest final score
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from agents.base import Imitation
 from agents.returns import gae
 from envs.base import Environment, HostEnvironment, any_member, undisturbed
 from envs.builder import FRACTION, NON_NEGATIVE, POSITIVE, Choice, Integer, Optional, Refusal, Text, options
-from exploration.backward import Chosen, Curriculum, Ended, curriculum
+from exploration.backward import Chosen, Ended, curriculum
 from runners import demonstrations as demos
 from runners import metrics as m
-from runners.base import Runner
+from runners.base import HostRunner, Runner
 from runners.demonstrations import Replayed
+from runners.guide import Guide, unguided
+from runners.host_on_policy import host_on_policy
+from runners.host_steering import host_steering
 from runners.iteration import iteration
-from runners.on_policy import Guide, training, unguided
+from runners.on_policy import training
 from runners.ranges import Runs
 from runners.rewards import RANGES, world_rewards
 from runners.source import Source, jax_source, where
-
-
-class Course(NamedTuple):
-    """Where a lane's episode is in its demonstration."""
-
-    demonstration: jax.Array  # i32; D: the virtual one
-    start: jax.Array  # i32; steps of the demonstration that the agent did not do
-    time: jax.Array  # i32; steps of the demonstration that are done, if the agent is as fast
-    until: jax.Array  # i32; until then the demonstration's actions are done
-    left: jax.Array  # i32; steps until the episode is cut; -1 before it has succeeded
+from runners.steering import Course, Rules, Steering, at_the_worlds_start, steering
 
 
 @options(
@@ -103,7 +96,7 @@ def backward(
     extrinsic_weight: Any = 1.0,
     evaluation_mode: str = "greedy",
     axis: str | None = None,
-) -> Runner:
+) -> Runner | HostRunner:
     """Runner for ``make_agent(spec)``, of agents that learn from rollouts, and ``make_intrinsic(spec)``.
 
     Args:
@@ -115,12 +108,11 @@ def backward(
         imitation_value_coef: see ``agents.base.Imitation``.
       discount, extrinsic_weight: of the world's own rewards.
 
-    Raises Refusal without demonstrations, for worlds on the host, and, when the run is made, for demonstrations that do not fit the world.
+    Raises Refusal without demonstrations, for worlds that cannot be put where demonstrations were, and for demonstrations that do not fit the world.
     """
     if demonstrations is None:
         raise Refusal("runner.demonstrations has no value; give a run of exploration=go_explore, as runner.demonstrations=runs/NAME, an .npz or a data set")
-    if isinstance(env, HostEnvironment):
-        raise Refusal(f"runner=backward starts episodes at states of demonstrations, and the world {env.spec.name!r} cannot be put there; use a JAX world")
+    hosted = isinstance(env, HostEnvironment)
     if imitation_lanes >= lanes:
         raise Refusal(f"runner.imitation_lanes={imitation_lanes} leaves none of runner.lanes={lanes} to act for itself; give fewer")
     world_stream = world_rewards(discount, extrinsic_weight)
@@ -130,6 +122,8 @@ def backward(
         if checksum is None:
             raise
         pieces = iteration(env.spec._replace(lanes=lanes, axis=axis), make_agent, make_intrinsic, rewards=world_stream)
+        if hosted:
+            return watched_only(host_on_policy(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode), missing)
         return watched_only(training(env, pieces, unguided(jax_source(env, lanes, axis)), rollout, evaluation_mode), missing)
     if checksum not in (None, demos.checksum(given)):
         raise Refusal(f"runner.demonstrations={demonstrations} are not what they were: their checksum is {demos.checksum(given)}, not {checksum}")
@@ -141,7 +135,7 @@ def backward(
         stream = world_stream(steps)
         return stream._replace(reward=stream.reward * scale)
 
-    pieces = iteration(env.spec._replace(lanes=lanes, axis=axis), make_agent, make_intrinsic, rewards=rewards, tally=env.tally)
+    pieces = iteration(env.spec._replace(lanes=lanes, axis=axis), make_agent, make_intrinsic, rewards=rewards, tally=None if hosted else env.tally)
     acting = lanes - imitation_lanes
     chooser = curriculum(
         made.lengths,
@@ -153,10 +147,8 @@ def backward(
         later=later,
         virtual=virtual,
     )
-    rules = Rules(context, lag, tolerance, linger, imitation_start)
-    source = jax_source(env, lanes, axis, note=at_the_worlds_start(len(given)))
     imitates = jnp.arange(lanes) >= acting
-    way = steering(env, source, made, chooser, rules, imitates)
+    rules = steering(made.lengths, made.returns, chooser, Rules(context, lag, tolerance, linger, imitation_start), imitates)
 
     def learnt(assessed):
         info = assessed.steps.info
@@ -190,11 +182,17 @@ def backward(
             "backward/own_steps": m.mean(~info["forced"]),
         }
 
+    guide = Guide(chooser.init, tell, learnt, counted)
+    if hosted:
+        way = host_steering(env, made, rules)
+        return host_on_policy(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, guide=guide, steering=way)
+    source = jax_source(env, lanes, axis, note=at_the_worlds_start(len(given)))
+    way = steered(env, source, made, rules)
+
     def begin(state, key, lanes_now):
         return way(state).restart(lanes_now, key, jnp.ones(lanes, bool))
 
-    guide = Guide(source, chooser.init, begin, way, tell, learnt, counted)
-    return training(env, pieces, guide, rollout, evaluation_mode)
+    return training(env, pieces, guide._replace(source=source, begin=begin, steer=way), rollout, evaluation_mode)
 
 
 def completed(entry: dict[str, Any]) -> dict[str, Any]:
@@ -207,25 +205,13 @@ def completed(entry: dict[str, Any]) -> dict[str, Any]:
 backward.completed = completed  # type: ignore[attr-defined]
 
 
-def watched_only(runner: Runner, why: Refusal) -> Runner:
+def watched_only(runner: Runner | HostRunner, why: Refusal) -> Runner | HostRunner:
     """``runner`` for who plays or exports a policy where its demonstrations are not; training it raises ``why``."""
 
-    def step(state, clock):
+    def refused(state, clock):
         raise why
 
-    return runner._replace(step=step, parts=None)
-
-
-class Rules(NamedTuple):
-    context: int
-    lag: int
-    tolerance: Any
-    linger: Any
-    imitation_start: Any
-
-
-def at_the_worlds_start(demonstrations: int) -> Course:
-    return Course(jnp.int32(demonstrations), jnp.int32(0), jnp.int32(0), jnp.int32(0), jnp.int32(-1))
+    return runner._replace(begin=refused) if isinstance(runner, HostRunner) else runner._replace(step=refused, parts=None)
 
 
 def discounted(made: Replayed, discount: Any) -> jax.Array:
@@ -239,82 +225,33 @@ def mean_value(made: Replayed, to_go: jax.Array) -> jax.Array:
     return jnp.sum(jnp.abs(to_go) * inside) / jnp.sum(inside)
 
 
-def lowest(returns: np.ndarray, lag: int) -> np.ndarray:
-    """f32[D, L + 1 + lag]: the least of ``returns`` [D, L + 1] within ``lag`` steps of a time; after the last time they stay as they are."""
-    longest = returns.shape[1] - 1
-    around = np.arange(longest + 1 + lag)[:, None] + np.arange(-lag, lag + 1)
-    return np.min(returns[:, np.clip(around, 0, longest)], axis=-1)
-
-
-def steering(env: Environment, source: Source, made: Replayed, chooser: Curriculum, rules: Rules, imitates: jax.Array) -> Callable[[Any], Source]:
-    """state of the curriculum -> ``source`` whose episodes start and end as the curriculum has it. Its steps tell, in their info, which demonstration and start
-    they belong to, how much of it is done before the step (elapsed), and whether they were forced, have succeeded, or are late."""
-    lanes, heed = imitates.shape[0], undisturbed(env).heed
-    number, longest = made.actions.shape[:2]
-    lengths, final, highest = jnp.asarray(made.lengths), jnp.asarray(made.returns[:, -1]), jnp.asarray(made.returns.max(axis=1))
-    goals = final - rules.tolerance * jnp.abs(final)
-    goals, tops = jnp.append(goals, jnp.min(goals)), jnp.append(highest - rules.tolerance * jnp.abs(highest), jnp.min(goals))
-    least = jnp.asarray(lowest(made.returns, rules.lag))
+def steered(env: Environment, source: Source, made: Replayed, rules: Steering) -> Callable[[Any], Source]:
+    """state of the curriculum -> ``source`` whose episodes start and end as the curriculum has it."""
+    heed, (number, longest) = undisturbed(env).heed, made.actions.shape[:2]
 
     def step(now, key, action):
         course: Course = now.note
-        forced, real = course.time < course.until, jnp.minimum(course.demonstration, number - 1)
-        own = course.demonstration == number
+        forced, real = course.forced, jnp.minimum(course.demonstration, number - 1)
         shown = made.actions[real, jnp.minimum(course.time, longest - 1)]
         action = where(forced, shown.astype(action.dtype), action)
         world = jax.tree.map(lambda a, b: where(forced, a, b), jax.vmap(heed)(now.world), now.world)
         now, transition = source.step(now._replace(world=world), key, action)
-        score, time = transition.info["episode_return"], course.time + 1
-
-        reached = (course.left < 0) & (score >= tops[course.demonstration])
-        some = jnp.floor(jnp.exp(rules.linger * jax.random.uniform(jax.random.fold_in(key, 1), (lanes,)))).astype(jnp.int32)
-        left = jnp.where(reached, some, jnp.maximum(course.left - 1, -1))
-        over = (course.left > 0) & (left == 0)
-        tolerated = rules.tolerance * jnp.abs(final[real])
-        late = ~own & ~forced & (score < least[real, jnp.minimum(time, least.shape[1] - 1)] - tolerated)
-        shown_all = imitates & (time >= course.until)
-        cut = (over & ~forced) | shown_all
-        terminated = transition.terminated | late
-        info = transition.info | {
-            "demonstration": course.demonstration,
-            "start": course.start,
-            "elapsed": course.time,
-            "forced": forced,
-            "succeeded": score >= goals[course.demonstration],
-            "late": late,
-        }
-        transition = transition._replace(terminated=terminated, truncated=transition.truncated | cut & ~terminated, info=info)
-        return now._replace(note=course._replace(time=time, left=left)), transition
+        course, judged = rules.judge(course, key, transition.info["episode_return"], transition.terminated, transition.truncated)
+        transition = transition._replace(terminated=judged.terminated, truncated=judged.truncated, info=transition.info | judged.info)
+        return now._replace(note=course), transition
 
     def restarted(state):
         def restart(now, key, mask, starts=None):
             assert starts is None
 
             def choose(now):
-                choice_key, imitation_key, fresh_key = jax.random.split(key, 3)
-                chosen = chooser.starts(state, choice_key, jnp.arange(lanes, dtype=jnp.int32))
-                imitated = to_imitate(state, imitation_key)
-                demo = jnp.where(imitates, imitated.demonstration, chosen.demonstration)
-                start = jnp.where(imitates, imitated.start, chosen.start)
-                real, at = jnp.minimum(demo, number - 1), jnp.maximum(start - jnp.where(imitates, 0, rules.context), 0)
-                rows = jax.tree.map(lambda x: x[real, at], made.states._replace(note=()))
-                until = jnp.where(imitates, lengths[real], start)
-                rows = rows._replace(note=Course(demo, start, at, until, jnp.full(lanes, -1, jnp.int32)))
-                fresh = demo == number
-                now = source.restart(now, fresh_key, mask & ~fresh, rows)
-                return source.restart(now, fresh_key, mask & fresh)
+                course, fresh_key = rules.choose(state, key), jax.random.split(key, 3)[2]
+                real, fresh = jnp.minimum(course.demonstration, number - 1), course.demonstration == number
+                rows = jax.tree.map(lambda x: x[real, course.time], made.states._replace(note=()))._replace(note=course)
+                return source.restart(source.restart(now, fresh_key, mask & ~fresh, rows), fresh_key, mask & fresh)
 
             return jax.lax.cond(any_member(mask, source.spec.axis), choose, lambda now: now, now)
 
         return source._replace(step=step, restart=restart)
-
-    def to_imitate(state, key) -> Chosen:
-        """Any demonstration alike, from its own start so that ``imitation_start`` of the steps are in such episodes, or from the last start."""
-        demo_key, start_key = jax.random.split(key)
-        demo = jax.random.randint(demo_key, (lanes,), 0, number)
-        whole, rest = lengths[demo], lengths[demo] - state.last[demo]
-        from_start, later = rules.imitation_start / whole, (1.0 - rules.imitation_start) / rest
-        begins = jax.random.uniform(start_key, (lanes,)) < from_start / (from_start + later)
-        return Chosen(demo, jnp.where(begins, 0, state.last[demo]))
 
     return restarted

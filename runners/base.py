@@ -148,3 +148,4 @@ class HostRunner(NamedTuple):
     augments: bool
     stored: Callable | None = None  # (state, obs [N] to act on first) -> state.replay, which ``init`` leaves empty
     keep: Keep | None = None
+    steering: Any = None  # ``HostSteering``, of worlds whose episodes start and end as a curriculum in ``state.guide`` has it

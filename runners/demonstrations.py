@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import Environment, Lanes, undisturbed
+from envs.base import Environment, HostEnvironment, Lanes, undisturbed
 from envs.builder import Refusal
+from envs.single import SEED
 from runners import dataset
 from runners.dataset import Episodes
 
@@ -37,9 +38,9 @@ class Demonstration(NamedTuple):
 class Replayed(NamedTuple):
     """D demonstrations of at most L steps, made again."""
 
-    states: Lanes  # [D, L + 1, ...]; before each step, and after the last; beyond the end whatever the world did there
-    actions: jax.Array  # [D, L, ...]
-    rewards: jax.Array  # f32[D, L]; 0 beyond the end
+    states: Lanes  # [D, L + 1, ...]; before each step, and after the last; of the host's worlds numpy, and ``world`` is snapshots, [D][n + 1]
+    actions: jax.Array | np.ndarray  # [D, L, ...]
+    rewards: jax.Array | np.ndarray  # f32[D, L]; 0 beyond the end
     returns: np.ndarray  # f32[D, L + 1]; rewards so far; beyond the end the final one
     lengths: np.ndarray  # i32[D]
     terminated: np.ndarray  # bool[D]; by their last step
@@ -110,26 +111,50 @@ def checksum(demonstrations: Sequence[Demonstration]) -> str:
 _NEWEST: dict[Any, Replayed] = {}  # a runner is built several times
 
 
-def replayed(env: Environment, demonstrations: Sequence[Demonstration]) -> Replayed:
+def replayed(env: Environment | HostEnvironment, demonstrations: Sequence[Demonstration]) -> Replayed:
     """The states that they go through in ``env``, undisturbed. Raises Refusal for actions that are not the world's, for worlds that leave something to
-    chance, and for what does not replay."""
-    key = (env.step, checksum(demonstrations))
+    chance or cannot be put where they were, and for what does not replay."""
+    hosted = isinstance(env, HostEnvironment)
+    key = (env.open if hosted else env.step, checksum(demonstrations))
     if key not in _NEWEST:
+        actions = [_legal(made, env) for made in demonstrations]
+        longest = max(map(len, actions))
+        padded = np.stack([np.concatenate([a, np.broadcast_to(a[:1], (longest - len(a), *a.shape[1:]))]) for a in actions])
+        lengths = np.array([len(a) for a in actions], np.int32)
         with jax.ensure_compile_time_eval():
-            made = _replayed(env, demonstrations)
+            made = (_replayed_on_host if hosted else _replayed)(env, demonstrations, padded, lengths)
         _NEWEST.clear()
         _NEWEST[key] = made
     return _NEWEST[key]
 
 
-def _replayed(env: Environment, demonstrations: Sequence[Demonstration]) -> Replayed:
+def _replayed_on_host(env: HostEnvironment, demonstrations: Sequence[Demonstration], actions: np.ndarray, lengths: np.ndarray) -> Replayed:
+    """All side by side, each from the world's start; the origin of a demonstration is the world's own affair."""
+    if env.steerable is None:
+        raise Refusal(f"episodes start at states of demonstrations, and the world {env.spec.name!r} cannot be put there; use a JAX world, or env=atari")
+    (demos, longest), obeyed = actions.shape[:2], np.ones(len(lengths), bool)
+    worlds = env.steerable(demos)
+    try:
+        seen, steps = [worlds.reset([SEED] * demos, obeyed)], []
+        kept = [worlds.save()]
+        for t in range(longest):
+            made, _ = worlds.step(actions[:, t], obeyed)
+            seen.append(made.obs)
+            steps.append((made.reward, made.terminated, made.truncated))
+            kept.append(worlds.save())
+    finally:
+        worlds.close()
+    snapshots = [[row[i] for row in kept[: n + 1]] for i, n in enumerate(lengths)]
+    told = [np.stack(column, axis=1) for column in zip(*steps, strict=True)]
+    obs = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *seen)
+    return _compared(env, demonstrations, (snapshots, obs), actions, told, lengths)
+
+
+def _replayed(env: Environment, demonstrations: Sequence[Demonstration], padded: np.ndarray, lengths: np.ndarray) -> Replayed:
     calm = undisturbed(env)
     if not calm.deterministic:
         raise Refusal(f"demonstrations are made again step by step, and the world {env.spec.name!r} leaves something to chance; only sticky actions may")
-    lengths = np.array([len(made.actions) for made in demonstrations], np.int32)
-    demos, longest = len(lengths), int(lengths.max())
-    actions = [_legal(made, env) for made in demonstrations]
-    padded = np.stack([np.concatenate([a, np.broadcast_to(a[:1], (longest - len(a), *a.shape[1:]))]) for a in actions])
+    demos, longest = padded.shape[:2]
     size = demos * (longest + 1) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(calm.reset, jax.random.PRNGKey(0))))
     if size > LARGEST:
         raise Refusal(f"the states of {demos} demonstrations of up to {longest:,} steps take {size:,} bytes; at most {LARGEST:,}: give fewer, or shorter ones")
@@ -145,18 +170,23 @@ def _replayed(env: Environment, demonstrations: Sequence[Demonstration]) -> Repl
 
     origins = jnp.stack([jnp.asarray(made.origin, jnp.uint32) for made in demonstrations])
     (world, obs), *told = jax.jit(jax.vmap(one))(origins, jnp.asarray(padded))
-    (reward, terminated, truncated), inside = map(np.array, told), np.arange(longest) < lengths[:, None]
+    made = _compared(env, demonstrations, (world, obs), padded, [np.array(x) for x in told], lengths)
+    return made._replace(states=jax.tree.map(jnp.asarray, made.states), actions=jnp.asarray(padded), rewards=jnp.asarray(made.rewards))
+
+
+def _compared(env: Any, demonstrations: Sequence[Demonstration], seen: tuple[Any, Any], actions: np.ndarray, told: list, lengths: np.ndarray) -> Replayed:
+    """What was gone through: ``seen``, worlds and observations [D, L + 1, ...]; ``told``, rewards and ends [D, L]. Raises Refusal for what does not replay."""
+    (reward, terminated, truncated), (demos, longest) = told, actions.shape[:2]
     for made, got, ended, n in zip(demonstrations, reward, terminated | truncated, lengths, strict=True):
         _refuse_another(made, env, got[:n], ended[:n])
-    reward[~inside] = 0.0
+    reward[np.arange(longest) >= lengths[:, None]] = 0.0
     returns = np.concatenate([np.zeros((demos, 1), np.float32), np.cumsum(reward, axis=1, dtype=np.float32)], axis=1)
-    time = jnp.broadcast_to(jnp.arange(longest + 1, dtype=jnp.int32), (demos, longest + 1))
-    states = Lanes(world, obs, jnp.ones((demos, longest + 1), bool), jnp.asarray(returns), time)
-    last = (np.arange(demos), lengths - 1)
-    return Replayed(states, jnp.asarray(padded), jnp.asarray(reward), returns, lengths, terminated[last])
+    time = np.broadcast_to(np.arange(longest + 1, dtype=np.int32), (demos, longest + 1))
+    states = Lanes(*seen, np.ones((demos, longest + 1), bool), returns, time)
+    return Replayed(states, actions, reward, returns, lengths, terminated[np.arange(demos), lengths - 1])
 
 
-def episodes(env: Environment, demonstrations: Sequence[Demonstration]) -> Episodes:
+def episodes(env: Environment | HostEnvironment, demonstrations: Sequence[Demonstration]) -> Episodes:
     """What they saw and did, in ``env``, for whoever learns from data. A demonstration that did not end its episode is cut where it ends."""
     made = replayed(env, demonstrations)
     ends = made.lengths - 1
@@ -168,10 +198,11 @@ def episodes(env: Environment, demonstrations: Sequence[Demonstration]) -> Episo
     terminated = np.concatenate([at & ended for at, ended in zip(last, made.terminated, strict=True)])
     truncated = np.concatenate([at & ~ended for at, ended in zip(last, made.terminated, strict=True)])
     obs = jax.tree.map(lambda x: steps(x, 1), made.states.obs)
+    obs = jax.tree.map(np.asarray, env.decode(obs)) if isinstance(env, HostEnvironment) else obs
     return Episodes(obs, steps(made.actions), steps(made.rewards), terminated, truncated, {}, made.lengths.astype(np.int64))
 
 
-def _legal(made: Demonstration, env: Environment) -> np.ndarray:
+def _legal(made: Demonstration, env: Environment | HostEnvironment) -> np.ndarray:
     """Its actions, in the dtype that they have in programs."""
     space, actions = env.spec.action, made.actions
     if isinstance(space, spaces.Discrete):
@@ -184,13 +215,13 @@ def _legal(made: Demonstration, env: Environment) -> np.ndarray:
     return actions.astype(np.float32) if fits else _refuse_actions(made, env)
 
 
-def _refuse_actions(made: Demonstration, env: Environment) -> Any:
+def _refuse_actions(made: Demonstration, env: Environment | HostEnvironment) -> Any:
     inside = f", from {made.actions.min():g} to {made.actions.max():g}" if np.issubdtype(made.actions.dtype, np.number) else ""
     shape = f"{made.actions.dtype} {made.actions.shape[1:]}{inside}"
     raise Refusal(f"{made.name}: its actions are {shape}, and those of the world {env.spec.name!r} are {env.spec.action}")
 
 
-def _refuse_another(made: Demonstration, env: Environment, reward: np.ndarray, done: np.ndarray) -> None:
+def _refuse_another(made: Demonstration, env: Environment | HostEnvironment, reward: np.ndarray, done: np.ndarray) -> None:
     where = f"{made.name} does not replay in the world {env.spec.name!r}"
     hint = f"; it was made in {made.world!r}" if made.world not in (None, env.spec.name) else "; is it the same world, with the same start?"
     if np.any(done[:-1]):

@@ -192,7 +192,7 @@ def host_chunks(played: Played, runner: HostRunner, seed: int, seeds: list[int])
         start, watch, decode = vmapped(runner.start), vmapped(runner.watch), jax.jit(runner.env.decode)
         (carry, actions), t = start(acting, key[None], source.reset(seeds).obs), 0
         while True:
-            before, arrived = source.step(actions)
+            before, actions, arrived = source.step(actions)
             obs, after, *rest = jax.tree.map(
                 lambda x: np.asarray(x)[0], (before.obs, arrived.obs, actions, arrived.reward, arrived.terminated, arrived.truncated, arrived.info)
             )

@@ -7,7 +7,6 @@ vmapped over members. Learning that overlaps with stepping runs in a thread, fro
 from __future__ import annotations
 
 import operator
-import pickle
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,9 @@ from runners.base import Acting, Clock, HostRunner
 from runners.batching import AXIS, all_numbers
 from runners.host_source import Gathered, HostSource, shapes_of
 from runners.iteration import EVALUATION_LIMIT
+from runners.steering import Steering
+
+BEGINNING = 2**31 - 2**20  # takes an iteration's place in the key of what lanes begin with
 
 
 class HostBatch:
@@ -34,6 +36,7 @@ class HostBatch:
     def __init__(self, make_runner: Callable[[dict], HostRunner], keys: jax.Array, hyper: dict[str, Any], runner: HostRunner):
         self.members, self.runner = keys.shape[0], runner
         self.lanes, self.env = runner.spec.lanes, runner.env
+        self._stepped = runner.steering.env if runner.steering else runner.env
         self._learning = 0.0  # seconds
         self.grown: dict[str, int] = {}
         self._keys = keys
@@ -58,7 +61,7 @@ class HostBatch:
 
     def plan(self) -> dict[str, int]:
         """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""
-        now, arrived, given = shapes_of(self.env, self.members, self.lanes, self.runner.steps)
+        now, arrived, given = shapes_of(self._stepped, self.members, self.lanes, self.runner.steps)
         self._given = given
         init = self._vmapped("init", (0, 0))
 
@@ -129,9 +132,22 @@ class HostBatch:
     # --- worlds -------------------------------------------------------------------------------------------------------
 
     def _open(self) -> HostSource:
-        if self._source is None:
+        if self._source is None and self.runner.steering:
+            choose, judge = (jax.jit(self._vmapped(f"steering.rules.{name}", axes)) for name, axes in (("choose", (0, 0)), ("judge", (0, 0, 0, 0, 0))))
+            rules = Steering(lambda *inputs: choose(*inputs, self._hyper), lambda *inputs: judge(*inputs, self._hyper))
+            self._source = self.runner.steering.open(self.members, self.lanes, rules)
+        elif self._source is None:
             self._source = HostSource(self.env, self.members, self.lanes)
         return self._source
+
+    def _steered(self, source: HostSource, iteration: int, begin: bool = False) -> None:
+        """Tell a source that is steered where its curriculum is; ``begin``: also where its lanes shall be."""
+        if self.runner.steering:
+            keys = fold_in(self._keys, iteration)
+            source.steer(self._states.guide, keys)
+            if begin:
+                source.begin()
+                self._states = self._states._replace(lanes=jax.tree.map(jnp.asarray, source.lanes))
 
     def _seeds(self, keys: Any, salt: int) -> list[int]:
         """A seed for every lane of every member."""
@@ -147,6 +163,7 @@ class HostBatch:
         self._accumulator = m.empty(self._template[1])
         if self.runner.warm is not None:
             self._warm_up(source)
+        self._steered(source, BEGINNING, begin=True)
         if self.runner.stored:
             place = processor() if self.runner.keep else jax.local_devices()[0]
             inputs = jax.device_put((self._states, source.lanes.obs), place)
@@ -154,12 +171,11 @@ class HostBatch:
 
     def _warm_up(self, source: HostSource) -> None:
         warm = jax.jit(self._vmapped("warm", (0, 0, 0, 0, 0)), donate_argnums=(0,))
-        fold = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
         generators = [np.random.default_rng([1, *np.asarray(key).tolist()]) for key in self._keys]
         for n in range(self.runner.warmup):
             actions = np.stack([random_actions(self.env.spec.action, generator, self.lanes) for generator in generators])
-            before, arrived = source.step(actions)
-            self._states = warm(self._states, fold(self._keys, 2**31 - 2 - n), before, actions, arrived, self._hyper)
+            before, actions, arrived = source.step(actions)
+            self._states = warm(self._states, fold_in(self._keys, 2**31 - 2 - n), before, actions, arrived, self._hyper)
         self._states = self._states._replace(lanes=jax.tree.map(jnp.asarray, source.lanes))
 
     def run(self, start: int, count: int, total: int) -> None:
@@ -167,6 +183,7 @@ class HostBatch:
         source, last = self._open(), self.runner.steps - 1
         for iteration in range(start, start + count):
             clock = Clock(np.int32(iteration), np.float32(iteration) / np.float32(total))
+            self._steered(source, iteration)
             learnt, agent = None, self._states.agent
             if self._learner:
                 inputs = (agent, self._waiting(self._states, self._drawn(clock)), self._states.key, clock, self._hyper)
@@ -175,10 +192,10 @@ class HostBatch:
             play, actions = self._compiled["begin"](states, clock, self._hyper)
             gathered = Gathered(self._given)
             for t in range(last):
-                before, arrived = source.step(actions)
+                before, actions, arrived = source.step(actions)
                 play, actions = self._compiled["advance"](agent, play, np.int32(t), before, actions, arrived, self._hyper)
                 gathered.write(t, before, arrived)  # while the device computes
-            before, arrived = source.step(actions)
+            before, actions, arrived = source.step(actions)
             gathered.write(last, before, arrived)
             begin = time.perf_counter()
             inputs = (play, before, actions, arrived, gathered.steps, source.lanes, learnt and learnt.result(), clock, self._hyper)
@@ -206,20 +223,19 @@ class HostBatch:
         if "watch" not in self._compiled:
             self._compiled["start"] = jax.jit(self._vmapped("start", (0, 0, 0)))
             self._compiled["watch"] = jax.jit(self._vmapped("watch", (0, 0, 0, 0, 0, 0)))
-            self._compiled["fold"] = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
         source, keys = self._watched, jnp.asarray(keys)
         acting = acting or Acting(self._states.agent, self._states.bonus)
         carry, actions = self._compiled["start"](acting, keys, source.reset(self._seeds(keys, 3)).obs, self._hyper)
         finished = np.zeros(source.shape, bool)
         returns, lengths = np.zeros(source.shape, np.float32), np.zeros(source.shape, np.int32)
         for t in range(self.runner.spec.max_steps or EVALUATION_LIMIT):
-            before, arrived = source.step(actions)
+            before, actions, arrived = source.step(actions)
             returns = np.where(finished, returns, before.episode_return + arrived.reward)
             lengths = np.where(finished, lengths, before.episode_length + 1)
             finished |= arrived.terminated | arrived.truncated
             if finished.all():
                 break
-            carry, actions = self._compiled["watch"](acting, carry, self._compiled["fold"](keys, t), before, actions, arrived, self._hyper)
+            carry, actions = self._compiled["watch"](acting, carry, fold_in(keys, t), before, actions, arrived, self._hyper)
         limit, found = self.runner.spec.success_return, []
         for i in range(self.members):
             found.append({"evaluation/return": float(returns[i].mean()), "evaluation/length": float(lengths[i].mean())})
@@ -258,8 +274,7 @@ class HostBatch:
 
     def host_snapshot(self) -> bytes | None:
         """The worlds, as bytes; None where they cannot be saved."""
-        worlds = self._open().worlds
-        return pickle.dumps(worlds.save()) if worlds.save else None
+        return self._open().save()
 
     def restore(self, snapshot: Any, host: bytes | None = None, iteration: int = 0) -> None:
         """Go on from a snapshot. Worlds that were not saved start new episodes, with seeds that the iteration decides."""
@@ -270,10 +285,10 @@ class HostBatch:
         source = self._open()
         lanes = source.reset(self._seeds(self._keys, 0 if host else 4 + iteration))
         if host:
-            source.worlds.load(pickle.loads(host))
-            source.lanes = jax.tree.map(np.array, snapshot[0].lanes)
+            source.load(host, snapshot[0].lanes)
         else:
             self._states = self._states._replace(lanes=jax.tree.map(jnp.asarray, lanes))
+            self._steered(source, BEGINNING - iteration, begin=True)
 
     def close(self) -> None:
         for source in (self._source, self._watched):
@@ -282,6 +297,9 @@ class HostBatch:
         self._source = self._watched = None
         if self._learner:
             self._learner.shutdown()
+
+
+fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
 
 
 def processor() -> jax.Device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +17,9 @@ from runners.base import Arrived, Steps
 class HostSource:
     """Opened worlds, where each is in its episode (``lanes``, [M, N]), and the seconds that they took."""
 
-    def __init__(self, env: HostEnvironment, members: int, lanes: int, render: bool = False):
+    def __init__(self, env: HostEnvironment, members: int, lanes: int, render: bool = False, worlds: HostLanes | None = None):
         self.shape = (members, lanes)
-        self.worlds: HostLanes = env.open(members * lanes, render=render)
+        self.worlds: HostLanes = worlds or env.open(members * lanes, render=render)
         self.names = tuple(env.spec.info)
         self.lanes: Lanes | None = None
         self.spent = {"stepping": 0.0, "acting": 0.0}
@@ -29,14 +30,21 @@ class HostSource:
         self.lanes = Lanes((), obs, np.ones(self.shape, bool), np.zeros(self.shape, np.float32), np.zeros(self.shape, np.int32))
         return self.lanes
 
-    def step(self, actions: Any) -> tuple[Lanes, Arrived]:
-        """(the lanes as they were, what the step brought). Waits for the actions [M, N, ...]."""
+    def step(self, actions: Any) -> tuple[Lanes, Any, Arrived]:
+        """(the lanes as they were, the actions that were executed, what the step brought). Waits for the actions [M, N, ...]."""
+        before, arrived = self._moved(self._waited(actions))
+        return before, actions, arrived
+
+    def _waited(self, actions: Any) -> np.ndarray:
         begin = time.perf_counter()
         actions = np.asarray(actions)
-        acted = time.perf_counter()
-        made, following = self.worlds.step(actions.reshape(-1, *actions.shape[2:]))
-        self.spent["acting"] += acted - begin
-        self.spent["stepping"] += time.perf_counter() - acted
+        self.spent["acting"] += time.perf_counter() - begin
+        return actions
+
+    def _moved(self, actions: np.ndarray, **obeyed: np.ndarray) -> tuple[Lanes, Arrived]:
+        begin = time.perf_counter()
+        made, following = self.worlds.step(actions.reshape(-1, *actions.shape[2:]), **obeyed)
+        self.spent["stepping"] += time.perf_counter() - begin
         info = {name: made.info[name].reshape(*self.shape, *made.info[name].shape[1:]) for name in self.names}
         successor, after = self._per_member(made.obs), self._per_member(following)
         reward, terminated, truncated = (x.reshape(self.shape) for x in (made.reward, made.terminated, made.truncated))
@@ -50,6 +58,14 @@ class HostSource:
         if isinstance(obs, dict):
             return {name: self._per_member(part) for name, part in obs.items()}
         return obs.reshape(*self.shape, *obs.shape[1:])
+
+    def save(self) -> bytes | None:
+        """All worlds; None where they cannot be saved."""
+        return pickle.dumps(self.worlds.save()) if self.worlds.save else None
+
+    def load(self, saved: bytes, lanes: Lanes) -> None:
+        self.worlds.load(pickle.loads(saved))
+        self.lanes = jax.tree.map(np.array, lanes)
 
     def close(self) -> None:
         self.worlds.close()

@@ -1,8 +1,7 @@
 """On-policy training on JAX worlds: collect a rollout, score it, learn from it, update the bonus.
 
 One iteration is ``rollout`` steps of ``lanes`` worlds; its pieces are in ``runners/iteration.py``. Worlds that live on the host go to
-``runners/host_on_policy.py``. A ``Guide`` decides where episodes start, when they end early and which steps are learnt from (``runners/backward.py``);
-evaluations are without it.
+``runners/host_on_policy.py``. A ``Guide`` may steer the lanes (``runners/guide.py``).
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from agents.base import Rollout
-from envs.base import Environment, HostEnvironment, Lanes, PyTree, Transition
+from envs.base import Environment, HostEnvironment, Lanes, PyTree
 from envs.builder import FLAG, Choice, Integer, options
 from runners import metrics as m
 from runners.base import HostRunner, Runner
+from runners.guide import Guide, unguided
 from runners.host_on_policy import host_on_policy
 from runners.interaction import interaction
-from runners.iteration import Assessed, Iteration, Record, iteration
+from runners.iteration import Iteration, Record, iteration
 from runners.rewards import RANGES, world_rewards
-from runners.source import Source, jax_source, refuse_overlap
+from runners.source import jax_source, refuse_overlap
 
 
 class OnPolicyState(NamedTuple):
@@ -33,24 +33,6 @@ class OnPolicyState(NamedTuple):
     bonus: PyTree
     record: Record
     guide: PyTree = ()
-
-
-class Guide(NamedTuple):
-    """Who has a say in where episodes start and which steps are learnt from, for one member."""
-
-    source: Source  # of evaluations
-    init: Callable[[], PyTree]  # -> state
-    begin: Callable | None  # (state, key, fresh lanes) -> lanes, before the first rollout
-    steer: Callable[[PyTree], Source]  # state -> the source of a rollout
-    tell: Callable[[PyTree, Transition], tuple[PyTree, dict]]  # (state, steps [T, N]) -> (state, metrics)
-    learnt: Callable[[Assessed], Assessed]  # with weights of the steps, and steps to imitate
-    counted: Callable[[Assessed], Assessed]  # as episodes are counted
-    watched: Callable[[PyTree], Source] | None = None  # state -> the source of evaluations, where it depends on the state
-
-
-def unguided(source: Source) -> Guide:
-    """Everything is as the world has it."""
-    return Guide(source, lambda: (), None, lambda state: source, lambda state, steps: (state, {}), lambda assessed: assessed, lambda assessed: assessed)
 
 
 @options(

@@ -131,7 +131,7 @@ def host_steps(played: Played, runner: HostRunner, seed: int) -> Iterator[Shown]
         (carry, actions), t = start(acting, key[None], source.reset(seeds.tolist()).obs), 0
         while True:
             picture = drawn(source.worlds, runner.env.spec.name)
-            before, arrived = source.step(actions)
+            before, actions, arrived = source.step(actions)
             carry, actions = watch(acting, carry, jax.random.fold_in(key, t)[None], before, actions, arrived)
             t += 1
             done = bool(arrived.terminated[0, 0] | arrived.truncated[0, 0])
@@ -151,7 +151,7 @@ def search_steps(played: Played, runner: HostSearch) -> Iterator[Shown]:
             while not done:
                 picture = drawn(source.worlds, runner.env.spec.name)
                 action = np.asarray(runner.agent.genome.act(genome, obs[0, 0]))
-                _, arrived = source.step(action[None, None])
+                *_, arrived = source.step(action[None, None])
                 obs, total, length = arrived.obs, total + float(arrived.reward[0, 0]), length + 1
                 done = bool(arrived.terminated[0, 0] | arrived.truncated[0, 0]) or length == runner.trial.limit
                 yield Shown(picture, total, done)

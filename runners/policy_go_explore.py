@@ -29,8 +29,9 @@ from exploration.hash_table import lookup
 from exploration.routes import Routes, Steps, advance, best, choose, routes, tell, weights
 from runners import metrics as m
 from runners.base import Runner
+from runners.guide import Guide
 from runners.iteration import iteration
-from runners.on_policy import Guide, training
+from runners.on_policy import training
 from runners.rewards import RANGES, world_rewards
 from runners.source import Source, jax_source, where
 
@@ -178,7 +179,7 @@ def policy_go_explore(
         del lanes_now
         return steer(state).init(key)
 
-    guide = Guide(steer(init()), init, begin, steer, told, learnt, lambda assessed: assessed, lambda state: steer(state, to_the_best=True))
+    guide = Guide(init, told, learnt, source=steer(init()), begin=begin, steer=steer, watched=lambda state: steer(state, to_the_best=True))
     return training(env, pieces, guide, rollout, evaluation_mode)
 
 

@@ -19,12 +19,13 @@ from exploration.backward import curriculum
 from exploration.base import none
 from exploration.intrinsic import intrinsic
 from runners import api, dataset, rundir
-from runners.backward import Rules, at_the_worlds_start, backward, discounted, lowest, mean_value, steering
+from runners.backward import backward, discounted, mean_value, steered
 from runners.base import Clock
 from runners.compose import compose
 from runners.dataset import Episodes
 from runners.demonstrations import Demonstration, checksum, episodes, read, replayed
 from runners.source import jax_source
+from runners.steering import Rules, at_the_worlds_start, lowest, steering
 from tests.laws.data import quick
 from tests.runners.test_resume import split_equals_whole
 from tests.runners.tiny import TINY
@@ -50,7 +51,7 @@ def shown(actions, rewards=None, **told) -> Demonstration:
     return Demonstration("made up", np.asarray(actions), None if rewards is None else np.asarray(rewards), np.zeros(2, np.uint32), **told)
 
 
-def steered(env, demonstrations, lanes=4, imitating=0, rules=None, last=None, **options):
+def on_the_way(env, demonstrations, lanes=4, imitating=0, rules=None, last=None, **options):
     """(source, lanes at their starts) of the curriculum whose window ends at ``last``."""
     made = replayed(env, demonstrations)
     options = {"window": 1, "later": 0.0, "virtual": False, **options}
@@ -58,7 +59,8 @@ def steered(env, demonstrations, lanes=4, imitating=0, rules=None, last=None, **
     state = chooser.init()
     state = state if last is None else state._replace(last=jnp.full(len(demonstrations), last, jnp.int32))
     source = jax_source(env, lanes, note=at_the_worlds_start(len(demonstrations)))
-    way = steering(env, source, made, chooser, rules or Rules(0, 2, 0.0, 0.0, 1.0), jnp.arange(lanes) >= lanes - imitating)(state)
+    rules = steering(made.lengths, made.returns, chooser, rules or Rules(0, 2, 0.0, 0.0, 1.0), jnp.arange(lanes) >= lanes - imitating)
+    way = steered(env, source, made, rules)(state)
     begun = way.restart(source.init(KEY), KEY, jnp.ones(lanes, bool))
     return way, begun
 
@@ -76,7 +78,7 @@ def went(way, lanes, actions):
 
 
 def test_episodes_start_at_states_of_the_demonstration():
-    way, lanes = steered(row(), [shown([1, 1, 0, 1, 1, 1])], last=4, window=4)
+    way, lanes = on_the_way(row(), [shown([1, 1, 0, 1, 1, 1])], last=4, window=4)
     assert lanes.note.start.tolist() == [4, 3, 2, 1]
     assert lanes.world.tolist() == lanes.obs.tolist() == [3, 2, 2, 1] and lanes.first.all()
     assert lanes.episode_return.tolist() == [3, 2, 2, 1] and lanes.episode_length.tolist() == [4, 3, 2, 1]
@@ -98,7 +100,7 @@ def test_later_starts_and_the_worlds_own():
 def test_context_is_done_again_and_not_learnt_from_whatever_the_world_makes_of_actions():
     """In a world that always repeats, the demonstration's actions are executed as they were."""
     env = wrapped(row(), sticky_actions=1.0)
-    way, lanes = steered(env, [shown([1, 0, 1, 0, 1, 1])], last=4, rules=Rules(3, 9, 0.0, 0.0, 1.0))
+    way, lanes = on_the_way(env, [shown([1, 0, 1, 0, 1, 1])], last=4, rules=Rules(3, 9, 0.0, 0.0, 1.0))
     assert lanes.note.time.tolist() == [1] * 4 and lanes.world.world.tolist() == [1] * 4
     lanes, steps = went(way, lanes, [1, 1, 1, 1])
     assert [s.action[0].item() for s in steps] == [0, 1, 0, 1]
@@ -111,7 +113,7 @@ def test_context_is_done_again_and_not_learnt_from_whatever_the_world_makes_of_a
 
 
 def test_an_episode_is_cut_after_it_has_reached_what_the_demonstration_has():
-    way, lanes = steered(row(), [shown([1] * 6)], last=3)
+    way, lanes = on_the_way(row(), [shown([1] * 6)], last=3)
     lanes, steps = went(way, lanes, [1, 1, 1, 1])
     assert [s.info["succeeded"][0].item() for s in steps] == [False, False, True, True]
     assert [s.truncated[0].item() for s in steps] == [False, False, False, True] and not any(s.terminated.any() for s in steps)  # e^0 = 1 step later
@@ -120,16 +122,16 @@ def test_an_episode_is_cut_after_it_has_reached_what_the_demonstration_has():
 def test_an_episode_fails_where_it_is_later_than_the_lag_allows():
     """After t idle steps from step 3 its score is 3, and the least within two steps of 3 + t is 1 + t."""
     np.testing.assert_array_equal(lowest(np.float32([[0, 1, 2, 3]]), 2), [[0, 0, 0, 1, 2, 3]])
-    way, lanes = steered(row(), [shown([1] * 6)], last=3)
+    way, lanes = on_the_way(row(), [shown([1] * 6)], last=3)
     lanes, steps = went(way, lanes, [0, 0, 0])
     assert [s.terminated[0].item() for s in steps] == [False, False, True]
     assert [s.info["late"][0].item() for s in steps] == [False, False, True]
-    tolerant, lanes = steered(row(), [shown([1] * 6)], last=3, rules=Rules(0, 2, 0.5, 0.0, 1.0))
+    tolerant, lanes = on_the_way(row(), [shown([1] * 6)], last=3, rules=Rules(0, 2, 0.5, 0.0, 1.0))
     assert not went(tolerant, lanes, [0, 0, 0])[1][-1].terminated.any()
 
 
 def test_imitating_lanes_do_the_whole_demonstration_and_end_with_it():
-    way, lanes = steered(row(), [shown([1, 0, 1])], lanes=3, imitating=2, last=2)
+    way, lanes = on_the_way(row(), [shown([1, 0, 1])], lanes=3, imitating=2, last=2)
     assert lanes.note.start.tolist() == [2, 0, 0] and lanes.note.until.tolist() == [2, 3, 3]
     lanes, steps = went(way, lanes, [0, 1, 0])
     assert [s.action[1].item() for s in steps] == [1, 0, 1] and [s.truncated[1].item() for s in steps] == [False, False, True]
@@ -204,7 +206,7 @@ BACK = ["runner=backward", "exploration=none", *(o for o in TINY if "size" not i
         (["runner.demonstrations=nowhere"], "no such file or folder"),
         (["runner.demonstrations={file}", "runner.imitation_lanes=4"], "leaves none of runner.lanes=4"),
         (["runner.demonstrations={file}", "runner.checksum=00000000"], "are not what they were"),
-        (["runner.demonstrations={file}", "env=gymnasium", "env.id=CartPole-v1"], "cannot be put there"),
+        (["runner.demonstrations={file}", "env=gymnasium", "env.id=CartPole-v1", "env.sticky_actions=0.25"], "cannot be put there"),
     ],
 )
 def test_the_runner_refuses_in_one_line(tmp_path, settings, said):
