@@ -232,9 +232,11 @@ def _worker(recipe: bytes, pipe: Any, shared: Arrays, actions: _Shared, obeyed: 
                 answer = block.put(arrays, *inputs)
             else:
                 answer = getattr(block, command)(*inputs)
-            pipe.send((True, answer))
+            told_back = (True, answer)
         except Exception as error:
-            pipe.send((False, str(error) if isinstance(error, WorldError) else f"{type(error).__name__}: {error}"))
+            told_back = (False, str(error) if isinstance(error, WorldError) else f"{type(error).__name__}: {error}")
+        with contextlib.suppress(BrokenPipeError):  # the main process waits no longer
+            pipe.send(told_back)
         if command == "close":
             break
 

@@ -184,7 +184,7 @@ def backward(
 
     guide = Guide(chooser.init, tell, learnt, counted)
     if hosted:
-        way = host_steering(env, made, rules)
+        way, env = host_steering(env, made, rules), env._replace(unsaved=None)  # what is steered is saved
         return host_on_policy(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, guide=guide, steering=way)
     source = jax_source(env, lanes, axis, note=at_the_worlds_start(len(given)))
     way = steered(env, source, made, rules)

@@ -2,9 +2,9 @@
 
     "after=['experiment=go_explore/doorkey_explore']"        words of a command line; in a file, after: [experiment=go_explore/doorkey_explore]
 
-The run of the first phase has a directory of its own and is found there when it is finished, as any run; then the best trajectory that ended an episode is
-written for each of its members that have succeeded (``farlands demonstrate RUN which=end``), where it is not written yet; and the second phase is a run with
-``runner.demonstrations`` at that directory. So every phase is resumed by the one command, and each can be run by itself.
+The run of the first phase has a directory of its own and is found there when it is finished, as any run; then its best trajectory, as ``exploration.best``
+has it, is written for each of its members that have succeeded (``farlands demonstrate RUN which=end``, or ``best``), where it is not written yet; and
+the second phase is a run with ``runner.demonstrations`` at that directory. So every phase is resumed by the one command, and each can be run by itself.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ def begun(config: Mapping[str, Any], train: Callable[[dict[str, Any]], dict[str,
         raise Refusal(f"after={words}: that run makes no demonstrations; give one with exploration=go_explore")
     summary = train(first)
     run = Path(summary["run_dir"])
-    files = [file for member in range(len(summary["members"])) if (file := demonstrated(run, member, summary["members"][member]))]
+    which = "end" if first["exploration"].get("best") == "end" else "best"
+    files = [file for member in range(len(summary["members"])) if (file := demonstrated(run, member, which, summary["members"][member]))]
     if not files:
         raise Refusal(f"{run}: no member has succeeded, so there is nothing to learn from; give the phase before more total_steps")
     return {**config, "runner": {**runner, "demonstrations": str(run)}}
 
 
-def demonstrated(run: Path, member: int, told: Mapping[str, Any]) -> Path | None:
-    """The file with the way of a member to the end of an episode; None for one that has not succeeded, where the world says what that is."""
-    out = run / "demonstrations" / f"member-{member}-end.npz"
+def demonstrated(run: Path, member: int, which: str, told: Mapping[str, Any]) -> Path | None:
+    """The file with the best way of a member; None for one that has not succeeded, where the world says what that is, or whose best is the start."""
+    out = run / "demonstrations" / f"member-{member}-{which}.npz"
     if out.exists():
         return out
-    if told["metrics"].get("episode/first_success_step", 1) is None:
+    if told["metrics"].get("episode/first_success_step", 1) is None or told["metrics"].get("archive/best_length") == 0:
         return None
     from runners.demonstrate import demonstrate  # which reads runs, as ``train`` writes them
 
-    return Path(demonstrate([str(run), "which=end", f"member={member}"])["file"])
+    return Path(demonstrate([str(run), f"which={which}", f"member={member}"])["file"])

@@ -72,7 +72,8 @@ def test_episodes_begin_in_the_demonstration_and_do_it_again_first(workers):
     for t in range(3):
         before, executed, arrived = source.step(chosen)
         assert executed.tolist() == [[[0, 1, 1][t]] * 3 + [[1, 0, 1][t]]] * 2
-        assert arrived.info["forced"].all() and np.array_equal(arrived.reward, executed) and np.array_equal(arrived.obs[..., 0], before.episode_return + executed)
+        assert arrived.info["forced"].all() and np.array_equal(arrived.reward, executed)
+        assert np.array_equal(arrived.obs[..., 0], before.episode_return + executed)
     rewards = np.stack([source.step(chosen)[2].reward for _ in range(8)])
     assert 0 < rewards[:, :, :3].mean() < 1  # drawn, where nothing is shown
     source.close()
