@@ -15,6 +15,7 @@ HELP = """Farlands: research on exploration in reinforcement learning.
   scripts/farlands train [key=value ...]     run an experiment, all seeds at once; the same command resumes it
   scripts/farlands train -m key=a,b [...]    sweep, search, or send to a cluster (docs/sweeps.md)
   scripts/farlands play RUN                  a video of the trained policy
+  scripts/farlands evaluate RUN              many episodes of the trained policies, with intervals
   scripts/farlands export RUN DIRECTORY      a data set of what the policy does, in minari's format
   scripts/farlands demonstrate RUN           trajectories of an archive, replayed and written
   scripts/farlands elites RUN                what a search over policies keeps: as a map, as a file, one of them as a video
@@ -237,6 +238,20 @@ def play_command(arguments: list[str]) -> int:
     return 0
 
 
+def evaluate_command(arguments: list[str]) -> int:
+    from runners import devices
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    devices.prepare(1)
+    import runners.evaluate
+
+    if any(a in ("-h", "--help") for a in arguments):
+        print(runners.evaluate.__doc__)
+        return 0
+    print(json.dumps(runners.evaluate.evaluate(arguments)))
+    return 0
+
+
 def export_command(arguments: list[str]) -> int:
     from runners import devices
 
@@ -298,6 +313,7 @@ COMMANDS = {
     "list": list_command,
     "report": report_command,
     "play": play_command,
+    "evaluate": evaluate_command,
     "export": export_command,
     "demonstrate": demonstrate_command,
     "elites": elites_command,
