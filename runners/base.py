@@ -24,6 +24,7 @@ class Acting(NamedTuple):
 
     agent: PyTree
     bonus: PyTree
+    guide: PyTree = ()  # where the runner is ``guided``
 
 
 class Runner(NamedTuple):
@@ -48,6 +49,7 @@ class Runner(NamedTuple):
     full: Callable[[PyTree], dict[str, jax.Array]] | None = None  # state -> what may have no room for another iteration: name -> bool[]
     grow: Callable[[PyTree, str], PyTree] | None = None  # (state, name) -> state with room for twice as much; changes no result
     elites: Callable[[PyTree], Elites] | None = None  # state -> what a search over policies keeps
+    guided: bool = False  # what acts also reads ``state.guide``
 
 
 class Arrived(NamedTuple):

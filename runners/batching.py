@@ -118,11 +118,11 @@ class Batch:
         self.say: Callable[[str], None] = lambda line: None
         self._sharding: Callable[[Any], NamedSharding | None] = lambda leaf: None  # where an array belongs
         self._sharded: Callable | None = None
-        devices, first = 1, {name: values[0] for name, values in hyper.items()}
+        devices, self._first = 1, {name: values[0] for name, values in hyper.items()}
         if batching == "shard":
             devices = self._shard()
         elif batching == "lanes":
-            runner = make_runner(first)
+            runner = make_runner(self._first)
             if runner.full or runner.elites:
                 raise Refusal("batching=lanes cuts lanes apart, and an archive merges what all of them found; use batching=shard or auto")
             self._spread(runner.spec.lanes)
@@ -294,8 +294,9 @@ class Batch:
         return seconds, f"an iteration of {self._size} members"
 
     def policies(self) -> list[dict[str, Any]]:
-        """What acts, of every member: the states of agent and bonus, as numpy arrays."""
-        host = jax.device_get([{"agent": states.agent, "bonus": states.bonus} for states in self._states])
+        """What acts, of every member: the fields of ``Acting``, as numpy arrays."""
+        names = ("agent", "bonus", "guide")[: 2 + self._make(self._first).guided]
+        host = jax.device_get([{name: getattr(states, name) for name in names} for states in self._states])
         return [jax.tree.map(lambda x: x[i], group) for group in host for i in range(self._size)][: self.members]  # noqa: B023
 
     def visits(self) -> np.ndarray | None:

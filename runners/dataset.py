@@ -59,6 +59,7 @@ def write(
     Raises Refusal where the folder exists, or minari is not installed."""
     refuse_existing(folder)
     minari = library()
+    folder = folder.resolve()  # minari's storage reads a relative one from within
     draft = folder.with_name(f".draft-{folder.name}")
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "data").mkdir(parents=True)

@@ -138,4 +138,4 @@ def training(env: Environment, pieces: Iteration, guide: Guide, rollout: int, ev
     def watch(state, carry, key):
         return watched(state).watch(state, carry, key)
 
-    return Runner(init, step, evaluate, spec, lanes * rollout, env, start, watch, parts, agent, bonus.info.augments)
+    return Runner(init, step, evaluate, spec, lanes * rollout, env, start, watch, parts, agent, bonus.info.augments, guided=guide.watched is not None)

@@ -79,10 +79,10 @@ def read(run: Path, member: int, which: str, changed: Callable[[dict], dict] | N
         raise Refusal(f"{run} has no policy yet: one is written at every evaluation (evaluations=1 has one, at the end)")
     hyper = made.members[member].hyper
     runner = made.make_runner(hyper) if changed is None else make_runner(changed(replaced(made.config, hyper)))
-    template = jax.eval_shape(jax.vmap(lambda key, *obs: acting(runner.init(key, *obs)), axis_name=AXIS), *inputs(runner))
+    template = jax.eval_shape(jax.vmap(lambda key, *obs: acting(runner, runner.init(key, *obs)), axis_name=AXIS), *inputs(runner))
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), template)
     try:
-        found = flax.serialization.from_bytes(template, file.read_bytes())
+        found = flax.serialization.from_state_dict(template, {"guide": {}} | flax.serialization.msgpack_restore(file.read_bytes()))  # older files have none
     except (ValueError, KeyError, TypeError) as error:
         raise Refusal(f"{file} is damaged, or was written by another version: {str(error).splitlines()[0]}") from None
     shapes = [(a.shape, b.shape) for a, b in zip(jax.tree.leaves(template), jax.tree.leaves(found), strict=True)]
@@ -91,8 +91,8 @@ def read(run: Path, member: int, which: str, changed: Callable[[dict], dict] | N
     return Played(made.members[member], runner, jax.tree.map(jax.numpy.asarray, found))
 
 
-def acting(state: PyTree) -> Acting:
-    return Acting(state.agent, state.bonus)
+def acting(runner: Runner | HostRunner, state: PyTree) -> Acting:
+    return Acting(state.agent, state.bonus, state.guide if isinstance(runner, Runner) and runner.guided else ())
 
 
 def inputs(runner: Runner | HostRunner) -> tuple[PyTree, ...]:

@@ -59,3 +59,10 @@ def test_a_policy_on_the_host(tmp_path):
     run = api.train(compose([*LAST, *lake]), tmp_path)["run_dir"]
     row = evaluate([run, "episodes=10", "runner.evaluation_mode=explore"])["members"][0]
     assert 0 <= row["return"]["mean"] <= 1 and 1 <= row["length"] <= 100
+
+
+@pytest.mark.medium
+def test_a_policy_that_needs_to_be_guided_has_its_guide(tmp_path):
+    returns = ["runner=policy_go_explore", "env=deep_sea", "env.size=5", "runner.lanes=4", "runner.rollout=16", "total_steps=512", "seeds=1"]
+    run = api.train(compose([*LAST, *returns]), tmp_path)["run_dir"]
+    assert evaluate([run, "episodes=4"])["members"][0]["length"] == 5

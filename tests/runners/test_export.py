@@ -64,6 +64,12 @@ def test_what_is_written_is_read_back_bit_for_bit(folder, parts):
     assert dataset.read(folder / "data") == found or dataset.read(folder / "data").checksum == found.checksum
 
 
+def test_a_folder_may_be_named_from_here(parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset.write(Path("data/rooms-v0"), OBSERVATION, ACTION, parts, [7, None, 8], {})
+    assert dataset.read(Path("data/rooms-v0")).episodes.lengths.sum() == sum(len(part.reward) for part in parts)
+
+
 def test_minari_reads_it(folder, parts, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder.parent))
     one_step = [made_up(1, 5, True)]
