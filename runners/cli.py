@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,74 +226,20 @@ def report_command(arguments: list[str]) -> int:
     return report(arguments)
 
 
-def play_command(arguments: list[str]) -> int:
-    if any(a in ("-h", "--help") for a in arguments):
-        print("scripts/farlands play RUN [member=0] [policy=best|last] [episodes=1] [steps=N] [fps=30] [seed=0] [out=FILE.mp4|gif] [window=true]")
+def of_runs(command: str) -> Callable[[list[str]], int]:
+    """A command on runs that are there: the function of ``runners/COMMAND.py`` of the same name, whose docstring is the help."""
+
+    def answer(arguments: list[str]) -> int:
+        from runners import devices
+
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        devices.prepare(1)
+        module = importlib.import_module(f"runners.{command}")
+        asked = any(a in ("-h", "--help") for a in arguments)
+        print(module.__doc__ if asked else json.dumps(getattr(module, command)(arguments)))
         return 0
-    from runners import devices
 
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    devices.prepare(1)
-    from runners.play import play
-
-    print(json.dumps(play(arguments)))
-    return 0
-
-
-def evaluate_command(arguments: list[str]) -> int:
-    from runners import devices
-
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    devices.prepare(1)
-    import runners.evaluate
-
-    if any(a in ("-h", "--help") for a in arguments):
-        print(runners.evaluate.__doc__)
-        return 0
-    print(json.dumps(runners.evaluate.evaluate(arguments)))
-    return 0
-
-
-def export_command(arguments: list[str]) -> int:
-    from runners import devices
-
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    devices.prepare(1)
-    from runners.export import USAGE, export
-
-    if any(a in ("-h", "--help") for a in arguments):
-        print(USAGE)
-        return 0
-    print(json.dumps(export(arguments)))
-    return 0
-
-
-def demonstrate_command(arguments: list[str]) -> int:
-    from runners import devices
-
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    devices.prepare(1)
-    import runners.demonstrate
-
-    if any(a in ("-h", "--help") for a in arguments):
-        print(runners.demonstrate.__doc__)
-        return 0
-    print(json.dumps(runners.demonstrate.demonstrate(arguments)))
-    return 0
-
-
-def elites_command(arguments: list[str]) -> int:
-    from runners import devices
-
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    devices.prepare(1)
-    import runners.elites
-
-    if any(a in ("-h", "--help") for a in arguments):
-        print(runners.elites.__doc__)
-        return 0
-    print(json.dumps(runners.elites.elites(arguments)))
-    return 0
+    return answer
 
 
 def dashboard_command(arguments: list[str]) -> int:
@@ -312,11 +260,11 @@ COMMANDS = {
     "resume": resume_command,
     "list": list_command,
     "report": report_command,
-    "play": play_command,
-    "evaluate": evaluate_command,
-    "export": export_command,
-    "demonstrate": demonstrate_command,
-    "elites": elites_command,
+    "play": of_runs("play"),
+    "evaluate": of_runs("evaluate"),
+    "export": of_runs("export"),
+    "demonstrate": of_runs("demonstrate"),
+    "elites": of_runs("elites"),
     "reproduce": reproduce_command,
     "dashboard": dashboard_command,
 }

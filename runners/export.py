@@ -41,7 +41,6 @@ SETTINGS = {
     "seed": (0, Integer(0, 2**31 - 1)),
 }
 CHUNK = 64  # steps of a compiled call
-USAGE = "scripts/farlands export RUN DIRECTORY " + " ".join(f"[{key}={'greedy|explore' if d is None else d}]" for key, (d, _) in SETTINGS.items())
 
 
 def export(arguments: Sequence[str]) -> dict[str, Any]:
