@@ -74,8 +74,8 @@ def test_serene_without_rewards_is_novelty_search():
             asked.append(genomes)
         return jnp.stack(asked)
 
-    with jax.disable_jit(False):
-        plain, reward_free = (jax.jit(lambda s=s, p=p: life(s, p))() for s, p in zip(both, ("offspring", "explore"), strict=True))
+    # operation by operation: two programs may round differently
+    plain, reward_free = (life(search, phase) for search, phase in zip(both, ("offspring", "explore"), strict=True))
     np.testing.assert_array_equal(plain, reward_free)
     assert len(np.unique(plain[1:, 0, 0])) > 6  # they do move
 
