@@ -22,7 +22,7 @@ from runners import memory
 from runners import metrics as m
 from runners.base import Acting, Clock, HostRunner
 from runners.batching import AXIS, all_numbers
-from runners.host_source import Gathered, HostSource, shapes_of
+from runners.host_source import Gathered, HostSource, fold_in, shapes_of
 from runners.iteration import EVALUATION_LIMIT
 from runners.steering import Steering
 
@@ -297,9 +297,6 @@ class HostBatch:
         self._source = self._watched = None
         if self._learner:
             self._learner.shutdown()
-
-
-fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
 
 
 def processor() -> jax.Device:

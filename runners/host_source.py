@@ -13,6 +13,8 @@ import numpy as np
 from envs.base import HostEnvironment, HostLanes, Lanes, PyTree
 from runners.base import Arrived, Steps
 
+fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))  # (keys u32[M, 2], number) -> keys u32[M, 2]
+
 
 class HostSource:
     """Opened worlds, where each is in its episode (``lanes``, [M, N]), and the seconds that they took."""

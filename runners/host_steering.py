@@ -13,8 +13,8 @@ from gymnasium import spaces
 from envs.base import HostEnvironment, Lanes
 from runners.base import Arrived
 from runners.demonstrations import Replayed
-from runners.host_source import HostSource
-from runners.steering import INFO, Course, Judged, Steering, at_the_worlds_start
+from runners.host_source import HostSource, fold_in
+from runners.steering import INFO, Course, Steering, at_the_worlds_start
 
 
 class HostSteering(NamedTuple):
@@ -61,17 +61,15 @@ class SteeredSource(HostSource):
         actions = np.where(forced.reshape(*self.shape, *[1] * (actions.ndim - 2)), shown.astype(actions.dtype), actions)
         before, arrived = self._moved(actions, obeyed=forced.reshape(-1))
         score = before.episode_return + arrived.reward
-        self.course, judged = self._numpy(self._rules.judge(course, self._keys_now(), score, arrived.terminated, arrived.truncated))
+        told = self._rules.judge(course, self._keys_now(), score, arrived.terminated, arrived.truncated)
+        self.course, judged = jax.tree.map(np.array, told)
         self._restart(judged.terminated | judged.truncated, score, before.episode_length + np.int32(1))
         following = self.lanes.obs
         self._step += 1
         return before, actions, Arrived(arrived.obs, arrived.reward, judged.terminated, judged.truncated, {**arrived.info, **judged.info}, following)
 
     def _keys_now(self) -> Any:
-        return _folded(self._keys, np.int32(self._step))
-
-    def _numpy(self, told: tuple[Course, Judged]) -> tuple[Course, Judged]:
-        return jax.tree.map(np.array, told)
+        return fold_in(self._keys, np.int32(self._step))
 
     def _restart(self, ended: np.ndarray, score: np.ndarray | None = None, length: np.ndarray | None = None) -> None:
         """Begin other episodes where they ``ended``; elsewhere ``score`` and ``length`` are those of the episode so far."""
@@ -80,7 +78,7 @@ class SteeredSource(HostSource):
         first = lanes.first | ended if score is lanes.episode_return else ended
         obs = lanes.obs
         if ended.any():
-            chosen = self._numpy(self._rules.choose(self._curricula, self._keys_now()))
+            chosen = jax.tree.map(np.array, self._rules.choose(self._curricula, self._keys_now()))
             self.course = Course(*(np.where(ended, new, old) for new, old in zip(chosen, self.course, strict=True)))
             demo, at = chosen.demonstration, chosen.time
             fresh, real = demo == self._number, np.minimum(demo, self._number - 1)
@@ -101,9 +99,6 @@ class SteeredSource(HostSource):
         worlds, self.course = pickle.loads(saved)
         self.worlds.load(worlds)
         self.lanes = jax.tree.map(np.array, lanes)
-
-
-_folded = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
 
 
 def _where(mask: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

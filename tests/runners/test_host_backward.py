@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from envs.builder import Refusal
+from envs.gymnasium import gymnasium as gymnasium_world
 from envs.gymnasium import hosted
 from exploration.backward import curriculum
 from runners import api
@@ -43,7 +44,7 @@ class Row(gymnasium.Env):
 
 
 def row(workers=0):
-    return hosted("row", lambda render=False: Row(), workers)
+    return hosted("row", lambda render=False: Row(), workers)._replace(settled=None)  # what it draws is not there where it obeys
 
 
 def shown(actions) -> Demonstration:
@@ -117,6 +118,8 @@ def test_what_they_saw_is_data_and_what_does_not_replay_is_refused():
     assert made.obs[:, 0].tolist() == [0, 1, 1, 0, 1, 2, 3] and made.reward.tolist() == [1, 0, 1, 1, 1]
     with pytest.raises(Refusal, match="does not replay"):
         replayed(row(), [shown([1, 1])._replace(rewards=np.float32([1, 0]))])
+    with pytest.raises(Refusal, match="leaves something to chance"):
+        replayed(gymnasium_world(id="FrozenLake-v1"), [shown(WAY)])
 
 
 def lake(tmp_path, *more):
