@@ -133,7 +133,7 @@ def _replayed_on_host(env: HostEnvironment, demonstrations: Sequence[Demonstrati
     if env.steerable is None:
         raise Refusal(f"episodes start at states of demonstrations, and the world {env.spec.name!r} cannot be put there; use a JAX world, or env=atari")
     if env.settled is not None and not env.settled():
-        raise Refusal(f"demonstrations are made again step by step, and the world {env.spec.name!r} leaves something to chance; only env=atari may (env.sticky)")
+        raise Refusal(f"demonstrations are made again step by step, and the world {env.spec.name!r} leaves something to chance; only env=atari may")
     (demos, longest), obeyed = actions.shape[:2], np.ones(len(lengths), bool)
     worlds = env.steerable(demos)
     try:
