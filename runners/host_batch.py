@@ -75,8 +75,10 @@ class HostBatch:
 
         def finish(states, accumulator, *inputs):
             states, metrics, *rows = finish_every(states, *inputs)
-            checked = states._replace(replay=()) if self.runner.stored else states  # a buffer takes longer to look through than a step takes
-            return states, m.combine(accumulator, metrics), all_numbers(checked), rows
+            return states, m.combine(accumulator, metrics), rows
+
+        def sound(states):
+            return all_numbers(states._replace(replay=()) if self.runner.stored else states)  # a buffer takes longer to look through than a step takes
 
         number, clock = jax.ShapeDtypeStruct((), jnp.int32), Clock(jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
         self._traced = {"init": jax.jit(start).trace(self._keys, self._hyper, now.obs)}
@@ -101,6 +103,7 @@ class HostBatch:
         metrics = jax.eval_shape(finish_every, states, *inputs)[1]
         self._template = whole, metrics
         self._traced["finish"] = jax.jit(finish, donate_argnums=(0, 1)).trace(states, metrics, *inputs)
+        self._traced["sound"] = jax.jit(sound).trace(states)
         state = memory.tree_bytes(whole if jax.default_backend() == "cpu" else states)
         return {"state": state, "peak": max(state, memory.peak_bytes(self._traced["finish"].jaxpr.jaxpr))}
 
@@ -200,11 +203,12 @@ class HostBatch:
             begin = time.perf_counter()
             inputs = (play, before, actions, arrived, gathered.steps, source.lanes, learnt and learnt.result(), clock, self._hyper)
             replay = self._states.replay if self.runner.keep else None
-            self._states, self._accumulator, self._sound, rows = self._compiled["finish"](states, self._accumulator, *inputs)
+            self._states, self._accumulator, rows = self._compiled["finish"](states, self._accumulator, *inputs)
             if self.runner.keep:
                 self._states = self._states._replace(replay=self._kept_program("store")(replay, on_processor(rows[0]), self._hyper))
-            jax.block_until_ready(self._sound)
+            jax.block_until_ready(self._accumulator)
             self._learning += time.perf_counter() - begin
+        self._sound = self._compiled["sound"](self._on_device(self._states))
 
     def sound(self) -> np.ndarray:
         """bool[M]: whether each member's state was free of NaN after the last ``run``."""

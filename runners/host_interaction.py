@@ -18,7 +18,7 @@ class Play(NamedTuple):
     """A rollout in the making: what is made on the device. What the worlds give is gathered on the host (``Steps``)."""
 
     memory: PyTree
-    bonus: PyTree
+    bonus: PyTree  # () where the state that ``rolled`` is given has it: nothing was observed since
     saw: PyTree  # what the agent saw when it chose the action that is being executed; () where that is the observation
     extras: PyTree
     rows: Any  # (action, extras, note), each [T, N, ...]; written up to here
@@ -116,7 +116,8 @@ def host_interaction(
         step_keys = jax.random.split(keys(state.key, clock)[0], (rollout, 2))  # of observing and acting in every step, made at once
         now, at_random = state.lanes, random(clock) if random else ()
         memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, now.obs, now.first, step_keys[-1, 1], "explore", at_random)
-        return Play(memory, state.bonus, saw, extras, zeros(row_shapes(state, saw, action, extras), rollout), step_keys, at_random), action
+        bonus_state = state.bonus if rollout > 1 else ()  # a copy of what ``rolled`` is given anyway
+        return Play(memory, bonus_state, saw, extras, zeros(row_shapes(state, saw, action, extras), rollout), step_keys, at_random), action
 
     def settle(agent_state, play: Play, t, before: Lanes, action, arrived: Arrived) -> Play:
         """Write step t."""
@@ -132,6 +133,7 @@ def host_interaction(
         return play._replace(memory=memory, saw=saw, extras=extras), action
 
     def rolled(state, play: Play, before: Lanes, action, arrived, given, last: Lanes):
+        play = play if rollout > 1 else play._replace(bonus=state.bonus)
         play = settle(state.agent, play, rollout - 1, before, action, arrived)
         actions, extras, notes = play.rows
         if augments:
