@@ -17,8 +17,6 @@ from agents.distributions import Distribution, distribution
 from agents.networks import Torso, dummy, orthogonal
 from envs.base import Spec
 
-TEMPERATURE = "temperature"  # of the policy, where a runner sets it: an entry f32[] of Dict observations
-
 
 class ActorCritic(NamedTuple):
     distribution: Distribution
@@ -92,31 +90,8 @@ class Recurrent(nn.Module):
         return self.torso(obs)
 
 
-def tempered(network: ActorCritic) -> ActorCritic:
-    """``network`` for observations with a TEMPERATURE beside what it sees."""
-
-    def apart(obs):
-        return {name: part for name, part in obs.items() if name != TEMPERATURE}, obs[TEMPERATURE]
-
-    def apply(params, memory, obs, first):
-        seen, temperature = apart(obs)
-        memory, parameters, values = network.apply(params, memory, seen, first)
-        return memory, network.distribution.tempered(parameters, temperature), values
-
-    def unroll(params, memory, obs, first):
-        seen, temperature = apart(obs)
-        parameters, values = network.unroll(params, memory, seen, first)
-        return network.distribution.tempered(parameters, temperature), values
-
-    return network._replace(apply=apply, unroll=unroll, encode=lambda params, obs: network.encode(params, apart(obs)[0]))
-
-
 def actor_critic(spec: Spec, *, heads: int, hidden, activation: str, encoder: str, recurrent: int) -> ActorCritic:
-    """Networks for ``spec``; ``recurrent`` is the GRU's width, 0 for none. Of observations with an entry TEMPERATURE, that is no input; the policy has it."""
-    if isinstance(spec.observation, spaces.Dict) and TEMPERATURE in spec.observation.spaces:
-        rest = spaces.Dict({name: space for name, space in spec.observation.spaces.items() if name != TEMPERATURE})
-        inner = spec._replace(observation=rest)
-        return tempered(actor_critic(inner, heads=heads, hidden=hidden, activation=activation, encoder=encoder, recurrent=recurrent))
+    """Networks for ``spec``; ``recurrent`` is the GRU's width, 0 for none."""
     policy = distribution(spec.action)
     shape = (spec.observation, tuple(hidden), activation, encoder)
     example = dummy(spec.observation)

@@ -95,7 +95,8 @@ class Genome(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """A learner. ``mode`` is the Python string "explore" or "greedy"."""
+    """A learner. ``mode`` is "greedy" or "explore"; an agent that learns from rollouts may also be given temperatures f32[N]: it explores with a policy that
+    is as much wider (``Distribution.tempered``), and its ``learn`` judges the actions by that policy."""
 
     init: Callable[[Key], PyTree]  # key -> state
     start: Callable[[PyTree, int], PyTree]  # (state, lanes) -> memory

@@ -20,9 +20,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from gymnasium import spaces
 
-from agents import actor_critic
+from agents.actor_critic import actor_critic
 from agents.base import Agent, Imitation, Learnt, Rollout, Signal
 from agents.normalizers import Moments, RewardScale, moments_init, moments_normalize, moments_update, reward_scale_init, reward_scale_update, std_of
 from agents.returns import stream_advantages
@@ -61,8 +60,6 @@ class PPOState(NamedTuple):
     normalize_obs=FLAG,
     normalize_rewards=FLAG,
     mix=Choice(MIXES),
-    start_temperature=POSITIVE,
-    start_steps=Integer(0),
 )
 def ppo(
     spec: Spec,
@@ -87,18 +84,10 @@ def ppo(
     normalize_obs=False,
     normalize_rewards=False,
     mix="heads",
-    start_temperature=1.0,
-    start_steps=100,
 ) -> Agent:
-    """PPO for Discrete and Box actions; ``recurrent`` is the width of a GRU (0: feed-forward). Exploring, and in the losses, logits of the first
-    ``start_steps`` steps of an episode are divided by ``start_temperature``. Raises Refusal for temperatures other than 1 of Box actions: no logits."""
-    tempered = isinstance(start_temperature, jax.Array) or start_temperature != 1
-    if tempered and not isinstance(spec.action, spaces.Discrete):
-        raise Refusal(f"agent.start_temperature divides logits, and the actions of {spec.name!r} are {spec.action}; leave it at 1")
-    if normalize_obs and isinstance(spec.observation, spaces.Dict) and actor_critic.TEMPERATURE in spec.observation.spaces:
-        raise Refusal("agent.normalize_obs=true would rescale the temperature that the runner shows beside the observation; leave it at false")
+    """PPO for Discrete and Box actions; ``recurrent`` is the width of a GRU (0: feed-forward)."""
     heads = len(spec.streams) if mix == "heads" else 1
-    network = actor_critic.actor_critic(spec, heads=heads, hidden=hidden, activation=activation, encoder=encoder, recurrent=recurrent)
+    network = actor_critic(spec, heads=heads, hidden=hidden, activation=activation, encoder=encoder, recurrent=recurrent)
     policy = network.distribution
     optimizer = optax.flatten(optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=adam_eps)))
 
@@ -115,30 +104,24 @@ def ppo(
         return moments_normalize(state.obs_moments, obs, limit=10.0) if normalize_obs else obs
 
     def start(state, lanes):
-        return (network.start(lanes), jnp.zeros(lanes, jnp.int32)) if tempered else network.start(lanes)
-
-    def of_network(memory):
-        return memory[0] if tempered else memory
+        return network.start(lanes)
 
     def act(state, key, inputs):
         memory, obs, first, mode = inputs
-        age = jnp.where(first, 0, memory[1] + 1) if tempered else None
-        memory, parameters, value = network.apply(state.params, of_network(memory), prepared(state, obs), first)
-        extras = {}
-        if tempered:
-            extras["temperature"] = jnp.where(age < start_steps, jnp.asarray(start_temperature, jnp.float32), 1.0)
-            parameters = parameters / extras["temperature"][..., None]
-        raw = policy.sample(parameters, key) if mode == "explore" else policy.mode(parameters)
+        memory, parameters, value = network.apply(state.params, memory, prepared(state, obs), first)
+        extras = {} if isinstance(mode, str) else {"temperature": mode}
+        parameters = policy.tempered(parameters, mode) if extras else parameters
+        raw = policy.mode(parameters) if isinstance(mode, str) and mode == "greedy" else policy.sample(parameters, key)
         extras |= {"raw": raw, "log_prob": policy.log_prob(parameters, raw), "value": value}
         if recurrent:
             extras["memory"] = memory  # after the step: what a truncated episode bootstraps with
-        return (memory, age) if tempered else memory, policy.to_action(raw), extras
+        return memory, policy.to_action(raw), extras
 
     def advantages(state, rollout: Rollout, signal: Signal):
         """(advantages [T, N], value targets [T, N, heads])."""
         steps = rollout.transitions
         value = rollout.extras["value"]
-        _, _, last = network.apply(state.params, of_network(rollout.last_memory), prepared(state, rollout.last_obs), rollout.last_first)
+        _, _, last = network.apply(state.params, rollout.last_memory, prepared(state, rollout.last_obs), rollout.last_first)
         following = jnp.concatenate([value[1:], last[None]])
 
         def successors():
@@ -163,11 +146,11 @@ def ppo(
         return (streams[0]._replace(reward=jnp.clip(reward, -1.0, 1.0) if mix == "sum_then_clip" else reward),)
 
     def loss(params, batch, entropy_weight, imitation: Imitation | None):
-        """batch: obs, first, raw, log_prob, value, advantage, target, perhaps weight, imitated and returns, each [B, ...] or [T, B, ...] when recurrent.
-        ``imitation``: its coefficients."""
+        """batch: obs, first, raw, log_prob, value, advantage, target, perhaps temperature, weight, imitated and returns, each [B, ...], or [T, B, ...] when
+        recurrent. ``imitation``: its coefficients."""
         memory, batch = batch
         parameters, value = network.unroll(params, memory, batch["obs"], batch["first"])
-        parameters = parameters / batch["temperature"][..., None] if tempered else parameters
+        parameters = policy.tempered(parameters, batch["temperature"]) if "temperature" in batch else parameters
         mean = weighted_mean(batch["weight"]) if "weight" in batch else jnp.mean
         advantage = batch["advantage"]
         if normalize_advantages:
@@ -212,14 +195,14 @@ def ppo(
             state = state._replace(reward_scale=scale)
         advantage, target = advantages(state, rollout, signal)
         data = {"obs": prepared(state, steps.obs), "first": steps.first, "advantage": advantage, "target": target}
-        data |= {name: rollout.extras[name] for name in ("raw", "log_prob", "value", *(("temperature",) if tempered else ()))}
+        data |= {name: rollout.extras[name] for name in ("raw", "log_prob", "value", "temperature") if name in rollout.extras}
         if signal.weights is not None:
             data["weight"] = signal.weights
         if (imitation := signal.imitation) is not None:
             data |= {"imitated": imitation.weight, "returns": imitation.returns}
             done_by_it = imitation.weight.reshape(*imitation.weight.shape, *[1] * (data["raw"].ndim - 2)) > 0
             data["raw"] = jnp.where(done_by_it, policy.from_action(steps.action), data["raw"])
-        batches = minibatcher(data, of_network(rollout.memory), minibatches, recurrent)
+        batches = minibatcher(data, rollout.memory, minibatches, recurrent)
         learning = learning_rate * SCHEDULES[learning_rate_schedule](signal.progress)
         entropy_weight = entropy_coef * SCHEDULES[entropy_schedule](signal.progress)
 

@@ -42,7 +42,7 @@ from runners.on_policy import training
 from runners.ranges import Runs
 from runners.rewards import RANGES, world_rewards
 from runners.source import Source, jax_source, where
-from runners.steering import Course, Rules, Steering, at_the_worlds_start, steering
+from runners.steering import Course, Rules, Steering, at_the_worlds_start, near_the_start, steering
 
 
 @options(
@@ -60,6 +60,8 @@ from runners.steering import Course, Rules, Steering, at_the_worlds_start, steer
     lag=Integer(0),
     tolerance=FRACTION,
     linger=NON_NEGATIVE,
+    start_temperature=POSITIVE,
+    start_steps=Integer(0),
     value_scale=Optional(POSITIVE),
     imitation_lanes=Integer(0),
     imitation_start=FRACTION,
@@ -87,6 +89,8 @@ def backward(
     lag: int = 50,
     tolerance: Any = 0.0,
     linger: Any = 7.0,
+    start_temperature: Any = 1.0,
+    start_steps: int = 100,
     value_scale: Any = 10.0,
     imitation_lanes: int = 2,
     imitation_start: Any = 0.3,
@@ -103,6 +107,7 @@ def backward(
       demonstrations: what ``runners/demonstrations.py`` reads; checksum: of their content; null is filled in when the run is made.
       window, move_threshold, move_every, retreat, later, virtual: of the curriculum, see ``exploration/backward.py``.
       context, lag, tolerance, linger: see the module docstring; the lag in steps, the tolerance as a part of the demonstration's score.
+      start_temperature: of the policy in the first ``start_steps`` steps that it does in an episode; exploring, and in the losses.
       value_scale: mean of the absolute discounted rewards to go; None leaves rewards as they are.
       imitation_lanes: of the ``lanes``; imitation_start: the part of their steps in episodes from the demonstration's own start; imitation_coef and
         imitation_value_coef: see ``agents.base.Imitation``.
@@ -182,12 +187,12 @@ def backward(
             "backward/own_steps": m.mean(~info["forced"]),
         }
 
-    guide = Guide(chooser.init, tell, learnt, counted)
+    guide, temperature = Guide(chooser.init, tell, learnt, counted), near_the_start(start_temperature, start_steps)
     if hosted:
-        way, env = host_steering(env, made, rules), env._replace(unsaved=None)  # what is steered is saved
+        way, env = host_steering(env, made, rules, temperature), env._replace(unsaved=None)  # what is steered is saved
         return host_on_policy(env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, guide=guide, steering=way)
     source = jax_source(env, lanes, axis, note=at_the_worlds_start(len(given)))
-    way = steered(env, source, made, rules)
+    way = steered(env, source._replace(temperature=temperature and (lambda lanes_now: temperature(lanes_now.note))), made, rules)
 
     def begin(state, key, lanes_now):
         return way(state).restart(lanes_now, key, jnp.ones(lanes, bool))

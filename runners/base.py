@@ -61,6 +61,7 @@ class Arrived(NamedTuple):
     truncated: jax.Array
     info: dict[str, jax.Array]
     following: PyTree  # [N, ...]; to act on next, after restarts
+    note: PyTree = ()  # [N, ...]; what lanes are noted with then
 
 
 class Steps(NamedTuple):

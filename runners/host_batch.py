@@ -61,7 +61,8 @@ class HostBatch:
 
     def plan(self) -> dict[str, int]:
         """Trace the programs. Returns the estimated bytes of all states ("state") and of everything at once ("peak")."""
-        now, arrived, given = shapes_of(self._stepped, self.members, self.lanes, self.runner.steps)
+        note = self.runner.steering.note if self.runner.steering else ()
+        now, arrived, given = shapes_of(self._stepped, self.members, self.lanes, self.runner.steps, note)
         self._given = given
         init = self._vmapped("init", (0, 0))
 

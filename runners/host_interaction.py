@@ -50,18 +50,25 @@ def host_interaction(
     rollout: int,
     evaluation_mode: str,
     random: Callable[[Clock], jax.Array] | None = None,
+    note: PyTree = (),
+    temperature: Callable[[PyTree], jax.Array] | None = None,
 ) -> HostInteraction:
-    """For rollouts of ``rollout`` steps of ``lanes`` worlds. ``random``: in which iterations actions are uniformly random."""
+    """For rollouts of ``rollout`` steps of ``lanes`` worlds. ``random``: in which iterations actions are uniformly random. ``note``: numbers that fresh
+    lanes are noted with; ``temperature``: notes [N] -> f32[N], of the policy that explores."""
     agent, bonus, augments = pieces.agent, pieces.bonus, pieces.bonus.info.augments
 
     def fresh(obs) -> Lanes:
-        return Lanes((), obs, jnp.ones(lanes, bool), jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, jnp.int32))
+        noted = jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes,)), note)
+        return Lanes((), obs, jnp.ones(lanes, bool), jnp.zeros(lanes, jnp.float32), jnp.zeros(lanes, jnp.int32), noted)
 
     def transition(before: Lanes, action, arrived: Arrived) -> Transition:
         total, length = before.episode_return + arrived.reward, before.episode_length + 1
         info = {**arrived.info, "episode_return": total, "episode_length": length}
         ends = (arrived.terminated, arrived.truncated)
         return Transition(env.decode(before.obs), action, arrived.reward, env.decode(arrived.obs), *ends, before.first, info)
+
+    def exploring(note):
+        return temperature(note) if temperature else "explore"
 
     def choose(agent_state, memory, bonus_state, obs, first, key, mode, at_random=()):
         saw = pieces.seen(bonus_state, env.decode(obs))
@@ -104,7 +111,8 @@ def host_interaction(
         """Of a whole rollout."""
 
         def whole():
-            memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, state.lanes.obs, state.lanes.first, state.key, "explore")
+            now = state.lanes
+            memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, now.obs, now.first, state.key, exploring(now.note))
             made = jax.eval_shape(lambda: transition(state.lanes, action, example(state.lanes.obs)))
             rows = zeros(row_shapes(state, saw, action, extras), rollout)
             steps = rows[2] if augments else zeros(made, rollout)._replace(annotations=rows[2])
@@ -115,7 +123,8 @@ def host_interaction(
     def begin(state, clock):
         step_keys = jax.random.split(keys(state.key, clock)[0], (rollout, 2))  # of observing and acting in every step, made at once
         now, at_random = state.lanes, random(clock) if random else ()
-        memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, now.obs, now.first, step_keys[-1, 1], "explore", at_random)
+        mode = exploring(now.note)
+        memory, saw, action, extras = choose(state.agent, state.memory, state.bonus, now.obs, now.first, step_keys[-1, 1], mode, at_random)
         bonus_state = state.bonus if rollout > 1 else ()  # a copy of what ``rolled`` is given anyway
         return Play(memory, bonus_state, saw, extras, zeros(row_shapes(state, saw, action, extras), rollout), step_keys, at_random), action
 
@@ -129,7 +138,8 @@ def host_interaction(
     def advance(agent_state, play: Play, t, before: Lanes, action, arrived):
         play = settle(agent_state, play, t, before, action, arrived)
         done = arrived.terminated | arrived.truncated
-        memory, saw, action, extras = choose(agent_state, play.memory, play.bonus, arrived.following, done, play.keys[t, 1], "explore", play.random)
+        mode = exploring(arrived.note)
+        memory, saw, action, extras = choose(agent_state, play.memory, play.bonus, arrived.following, done, play.keys[t, 1], mode, play.random)
         return play._replace(memory=memory, saw=saw, extras=extras), action
 
     def rolled(state, play: Play, before: Lanes, action, arrived, given, last: Lanes):

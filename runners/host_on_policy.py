@@ -46,7 +46,8 @@ def host_on_policy(
 ) -> HostRunner:
     """The runner of ``runners.on_policy.on_policy`` for a host world; ``guide`` and ``steering`` come together."""
     agent, bonus, guide = pieces.agent, pieces.bonus, guide or unguided()
-    acts = host_interaction(steering.env if steering else env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode)
+    more = {"note": steering.note, "temperature": steering.temperature} if steering else {}
+    acts = host_interaction(steering.env if steering else env, pieces, lanes=lanes, rollout=rollout, evaluation_mode=evaluation_mode, **more)
 
     def init(key, obs):
         agent_key, bonus_key, member_key = jax.random.split(key, 3)

@@ -17,19 +17,20 @@ fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))  # (keys u32[
 
 
 class HostSource:
-    """Opened worlds, where each is in its episode (``lanes``, [M, N]), and the seconds that they took."""
+    """Opened worlds, where each is in its episode (``lanes``, [M, N]), and the seconds that they took. ``note``: numbers that lanes are noted with."""
 
-    def __init__(self, env: HostEnvironment, members: int, lanes: int, render: bool = False, worlds: HostLanes | None = None):
+    def __init__(self, env: HostEnvironment, members: int, lanes: int, render: bool = False, worlds: HostLanes | None = None, note: PyTree = ()):
         self.shape = (members, lanes)
         self.worlds: HostLanes = worlds or env.open(members * lanes, render=render)
         self.names = tuple(env.spec.info)
+        self._note = jax.tree.map(lambda x: np.full(self.shape, x), note)
         self.lanes: Lanes | None = None
         self.spent = {"stepping": 0.0, "acting": 0.0}
 
     def reset(self, seeds: Sequence[int]) -> Lanes:
         """Fresh starts, from a seed per world."""
         obs = self._per_member(self.worlds.reset(seeds))
-        self.lanes = Lanes((), obs, np.ones(self.shape, bool), np.zeros(self.shape, np.float32), np.zeros(self.shape, np.int32))
+        self.lanes = Lanes((), obs, np.ones(self.shape, bool), np.zeros(self.shape, np.float32), np.zeros(self.shape, np.int32), self._note)
         return self.lanes
 
     def step(self, actions: Any) -> tuple[Lanes, Any, Arrived]:
@@ -52,8 +53,8 @@ class HostSource:
         reward, terminated, truncated = (x.reshape(self.shape) for x in (made.reward, made.terminated, made.truncated))
         before, done = self.lanes, terminated | truncated
         total, length = before.episode_return + reward, before.episode_length + np.int32(1)
-        self.lanes = Lanes((), after, done, np.where(done, np.float32(0), total), np.where(done, np.int32(0), length))
-        return before, Arrived(successor, reward, terminated, truncated, info, after)
+        self.lanes = Lanes((), after, done, np.where(done, np.float32(0), total), np.where(done, np.int32(0), length), before.note)
+        return before, Arrived(successor, reward, terminated, truncated, info, after, before.note)
 
     def _per_member(self, obs: PyTree) -> PyTree:
         """[M * N, ...] -> [M, N, ...]"""
@@ -99,7 +100,7 @@ def _write(rows: PyTree, t: int, values: PyTree) -> None:
         rows[:, t] = values
 
 
-def shapes_of(env: HostEnvironment, members: int, lanes: int, steps: int) -> tuple[Lanes, Arrived, Steps]:
+def shapes_of(env: HostEnvironment, members: int, lanes: int, steps: int, note: PyTree = ()) -> tuple[Lanes, Arrived, Steps]:
     """Shapes and dtypes of lanes, of what a step brings, and of the steps of an iteration. Opens one world for a moment."""
     probe = env.open(1)
     try:
@@ -115,8 +116,9 @@ def shapes_of(env: HostEnvironment, members: int, lanes: int, steps: int) -> tup
         return make, jax.tree.map(lambda x: make(x.dtype, x.shape[1:]), seen), info
 
     make, obs, info = shaped((members, lanes))
-    now = Lanes((), obs, make(np.bool_), make(np.float32), make(np.int32))
-    arrived = Arrived(obs, make(np.float32), make(np.bool_), make(np.bool_), info, obs)
+    note = jax.tree.map(lambda x: make(x.dtype), note)
+    now = Lanes((), obs, make(np.bool_), make(np.float32), make(np.int32), note)
+    arrived = Arrived(obs, make(np.float32), make(np.bool_), make(np.bool_), info, obs, note)
     make, obs, info = shaped((members, steps, lanes))
     ends = (make(np.bool_), make(np.bool_), make(np.bool_))
     given = Steps(obs, obs, make(np.float32), *ends, {**info, "episode_return": make(np.float32), "episode_length": make(np.int32)})

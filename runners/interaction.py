@@ -33,7 +33,8 @@ def interaction(source: Source, pieces: Iteration, evaluation_mode: str) -> Inte
             lanes_now, memory, bonus_state = carry
             act_key, step_key, observe_key, reset_key = jax.random.split(key, 4)
             obs = pieces.seen(bonus_state, lanes_now.obs)
-            memory, action, extras = agent.act(agent_state, act_key, (memory, obs, lanes_now.first, mode))
+            width = source.temperature(lanes_now) if source.temperature and mode == "explore" else mode
+            memory, action, extras = agent.act(agent_state, act_key, (memory, obs, lanes_now.first, width))
             if random is not False:
                 uniform = sample_action(spec.action, jax.random.fold_in(act_key, 1), lanes)
                 action = jnp.where(random, uniform.astype(action.dtype), action)

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from agents.actor_critic import TEMPERATURE
 from agents.networks import dummy
 from envs.base import Environment, HostEnvironment, any_member, sample_action
 from envs.builder import FLAG, FRACTION, NON_NEGATIVE, POSITIVE, Choice, Integer, Optional, Refusal, Text, options
@@ -125,7 +124,7 @@ def policy_go_explore(
     """Runner for ``make_agent(spec)``, of agents that learn from rollouts, and ``make_intrinsic(spec)``.
 
     The agent sees a dictionary: ``world``, its observation; ``goal``, the observation when the sub-goal was reached; in worlds that are maps ``place``, by how
-    many rows and columns the sub-goal is away, one-hot; and the temperature, which is no input of its networks (``agents/actor_critic.py``).
+    many rows and columns the sub-goal is away, one-hot.
 
     Args:
       cell, width, height, depth: what a cell is, see ``exploration/cells.py``.
@@ -172,7 +171,7 @@ def policy_go_explore(
             "return/arrived": m.mean(info["arrived"], (steps.done & ~info["exploring"]) | info["arrived"]),
             "return/sub_goals": m.mean(info["sub_goals"], steps.done | info["arrived"]),
             "return/exploring": m.mean(info["exploring"]),
-            "return/temperature": m.mean(steps.obs[TEMPERATURE], ~info["exploring"]),
+            "return/temperature": m.mean(info["temperature"], ~info["exploring"]),
         }
 
     def begin(state, key, lanes_now):
@@ -185,7 +184,7 @@ def policy_go_explore(
 
 def shown_space(env: Environment) -> spaces.Dict:
     """What the agent sees."""
-    shown = {"world": env.spec.observation, "goal": env.spec.observation, TEMPERATURE: spaces.Box(1.0, np.inf, (), np.float32)}
+    shown = {"world": env.spec.observation, "goal": env.spec.observation}
     if env.spec.grid:
         shown["place"] = spaces.Box(0.0, 1.0, (sum(2 * side - 1 for side in env.spec.grid),), np.float32)
     return spaces.Dict(shown)
@@ -204,7 +203,7 @@ def nowhere(longest: int, env: Environment) -> Journey:
 
 def steering(env: Environment, source: Source, identify: Callable, rules: Rules, extrinsic_weight: Any) -> Callable[..., Source]:
     """(routes, to_the_best=False) -> ``source`` whose lanes go to cells. Its steps tell, in their info, the cell that they reached (``cell``), whether
-    the lane was ``exploring`` before the step, whether it ``arrived`` with it, and how many ``sub_goals`` of its way it had reached."""
+    the lane was ``exploring`` before the step, at which ``temperature``, whether it ``arrived`` with it, and how many ``sub_goals`` of its way were reached."""
     lanes, space = source.spec.lanes, env.spec.action
 
     def steered(state: Routes, to_the_best: bool = False) -> Source:
@@ -220,14 +219,17 @@ def steering(env: Environment, source: Source, identify: Callable, rules: Rules,
         def shown(obs, journey: Journey):
             goal = goal_of(journey)
             look = jax.tree.map(lambda x: where(goal >= 0, x[jnp.maximum(goal, 0)], jnp.zeros((), x.dtype)), state.look)
-            late = journey.since - jnp.where(journey.exploring, rules.patience, journey.pace)
-            late = jnp.zeros(lanes) if to_the_best else jnp.maximum(late, 0.0)
-            made = {"world": obs, "goal": look["goal"], TEMPERATURE: (1.0 + jnp.square(rules.overdue * late)).astype(jnp.float32)}
+            made = {"world": obs, "goal": look["goal"]}
             if env.spec.grid:
                 away = look["place"] - journey.position
                 hot = [jax.nn.one_hot(away[:, axis] + side - 1, 2 * side - 1) for axis, side in enumerate(env.spec.grid)]
                 made["place"] = jnp.concatenate(hot, axis=1) * ((goal >= 0) & (journey.position[:, 0] >= 0))[:, None]
             return made
+
+        def temperature(now):
+            journey: Journey = now.note
+            late = jnp.maximum(journey.since - jnp.where(journey.exploring, rules.patience, journey.pace), 0.0)
+            return (1.0 + jnp.square(rules.overdue * late)).astype(jnp.float32)
 
         def drawn(journey: Journey, key) -> Journey:
             """On the way to a cell."""
@@ -300,16 +302,16 @@ def steering(env: Environment, source: Source, identify: Callable, rules: Rules,
                 chased=jnp.where(redrawn, 0, chased),
                 position=transition.info["position"] if env.spec.grid else journey.position,
             )
-            info = transition.info | {"cell": keys, "exploring": journey.exploring, "arrived": arrived, "sub_goals": pointer}
+            told = {"cell": keys, "exploring": journey.exploring, "arrived": arrived, "sub_goals": pointer, "temperature": temperature(now)}
             transition = transition._replace(
                 obs=now.obs,
                 next_obs=shown(transition.next_obs, note),
                 reward=extrinsic_weight * own + paid,
                 truncated=transition.truncated | cut & ~transition.terminated,
-                info=info,
+                info=transition.info | told,
             )
             return dressed(bare._replace(note=note)), transition
 
-        return Source(init, step, restart, source.spec)
+        return Source(init, step, restart, source.spec, None if to_the_best else temperature)
 
     return steered

@@ -19,6 +19,7 @@ class Source(NamedTuple):
     step: Callable[[Lanes, jax.Array, jax.Array], tuple[Lanes, Transition]]  # (lanes, key, action [N]); info has episode_return, episode_length
     restart: Callable  # (lanes, key, mask bool[N], starts=None) -> lanes
     spec: Spec
+    temperature: Callable[[Lanes], jax.Array] | None = None  # lanes -> f32[N]; of the policy that explores in them; None: its own
 
 
 def jax_source(env: Environment, lanes: int, axis: str | None = None, note: PyTree = ()) -> Source:

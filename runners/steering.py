@@ -52,6 +52,13 @@ class Steering(NamedTuple):
 INFO = {"demonstration": np.int32, "start": np.int32, "elapsed": np.int32, "forced": np.bool_, "succeeded": np.bool_, "late": np.bool_}
 
 
+def near_the_start(temperature: Any, steps: int) -> Callable[[Course], jax.Array] | None:
+    """Course [N] -> f32[N]; the policy's temperature, which is another one in the first ``steps`` own steps of an episode. None: it is always 1."""
+    if not isinstance(temperature, jax.Array) and temperature == 1:
+        return None
+    return lambda course: jnp.where(course.time - course.start < steps, jnp.asarray(temperature, jnp.float32), 1.0)
+
+
 def at_the_worlds_start(demonstrations: int) -> Course:
     return Course(jnp.int32(demonstrations), jnp.int32(0), jnp.int32(0), jnp.int32(0), jnp.int32(-1))
 

@@ -13,7 +13,6 @@ from agents.base import Imitation, Rollout, Signal
 from agents.base import RewardStream as Stream
 from agents.ppo import ppo
 from envs.base import Spec, Transition
-from envs.builder import Refusal
 from tests.laws.data import assert_equal, quick
 
 T, N, KEY = 4, 3, jax.random.PRNGKey(0)
@@ -25,13 +24,13 @@ def learner(action=None, **options):
     return ppo(spec, hidden=(8,), epochs=1, minibatches=1, learning_rate=1e-2, entropy_coef=0.0, **options)
 
 
-def acted(agent, state, reward):
+def acted(agent, state, reward, mode="explore"):
     """A rollout of random observations with rewards [T, N]."""
     obs, no = jax.random.normal(KEY, (T, N, 2)), jnp.zeros((T, N), bool)
 
     def one(memory, inputs):
         key, obs = inputs
-        memory, action, extras = agent.act(state, key, (memory, obs, no[0], "explore"))
+        memory, action, extras = agent.act(state, key, (memory, obs, no[0], mode))
         return memory, (action, extras)
 
     memory, (action, extras) = jax.lax.scan(one, agent.start(state, N), (jax.random.split(KEY, T), obs))
@@ -88,39 +87,36 @@ def test_demonstrated_actions_become_likelier_where_they_paid_more(action, retur
         assert not loss.any()
 
 
-def test_the_first_steps_of_an_episode_are_drawn_with_another_temperature():
-    """In its first two steps logits are halved; an episode that ends begins again; the loss is of the same policy."""
-    agent, spec = learner(start_temperature=2.0, start_steps=2), Spec(spaces.Box(-1, 1, (2,)), spaces.Discrete(3, start=1))
-    network = actor_critic(spec, heads=1, hidden=(8,), activation="tanh", encoder="auto", recurrent=0)
-    first = jnp.array([[True], [False], [False], [False], [True]]) & jnp.ones(N, bool)
+@pytest.mark.parametrize("recurrent", [0, 4])
+@pytest.mark.parametrize("action", [spaces.Discrete(3, start=1), BOX], ids=["discrete", "box"])
+def test_actions_are_drawn_and_judged_by_a_wider_policy(action, recurrent):
+    """Temperatures divide logits and multiply deviations, whatever network; before anything is learnt the policy is the one that acted: no divergence."""
+    agent, spec = learner(action, recurrent=recurrent), Spec(spaces.Box(-1, 1, (2,)), action or spaces.Discrete(3, start=1))
+    network = actor_critic(spec, heads=1, hidden=(8,), activation="tanh", encoder="auto", recurrent=recurrent)
+    temperature = jnp.array([1.0, 2.0, 3.0])
 
     @quick
     def life():
         state = agent.init(KEY)
-        state = state._replace(params=jax.tree.map(lambda x: 20 * x, state.params))
-        obs, memory, found = jax.random.normal(KEY, (N, 2)), agent.start(state, N), []
-        for t in range(5):
-            memory, _, extras = agent.act(state, jax.random.fold_in(KEY, t), (memory, obs, first[t], "explore"))
-            found.append(extras)
-        return network.apply(state.params, (), obs, first[0])[1], jax.tree.map(lambda *x: jnp.stack(x), *found)
-
-    logits, found = life()
-    divisor = np.array([2, 2, 1, 1, 2])[:, None, None]
-    expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits / divisor)), np.asarray(found["raw"])[..., None], -1)[..., 0]
-    np.testing.assert_allclose(found["log_prob"], expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(Refusal, match="divides logits"):
-        learner(BOX, start_temperature=2.0)
-
-
-def test_a_first_update_knows_the_temperature_that_was_acted_with():
-    """Before anything is learnt the policy is the one that acted: no divergence."""
-    agent = learner(start_temperature=3.0, start_steps=1)
-
-    @quick
-    def divergence():
-        state = agent.init(KEY)
         state = state._replace(params=jax.tree.map(lambda x: 5 * x, state.params))
+        rollout = acted(agent, state, np.ones((T, N)), temperature)
         signal = Signal((Stream(jnp.ones((T, N)), 0.9, 1.0, True),))
-        return agent.learn(state, KEY, (acted(agent, state, np.zeros((T, N))), signal))[1].metrics["policy/kl"]
+        divergence = agent.learn(state, KEY, (rollout, signal))[1].metrics["policy/kl"]
+        _, parameters, value = network.apply(state.params, network.start(N), rollout.transitions.obs[0], jnp.zeros(N, bool))
+        cold = agent.act(state, KEY, (agent.start(state, N), rollout.transitions.obs[0], jnp.zeros(N, bool), "explore"))[2]
+        same = agent.act(state, KEY, (agent.start(state, N), rollout.transitions.obs[0], jnp.zeros(N, bool), jnp.ones(N)))[2]
+        return parameters, value, rollout.extras, divergence, cold, same
 
-    assert abs(float(divergence())) < 1e-6
+    parameters, value, extras, divergence, cold, same = jax.tree.map(np.asarray, life())
+    np.testing.assert_allclose(extras["value"][0], value, rtol=1e-5)
+    if isinstance(action, spaces.Discrete):
+        wanted = jax.nn.log_softmax(parameters / np.asarray(temperature)[:, None])
+        wanted = np.take_along_axis(np.asarray(wanted), extras["raw"][0][:, None], -1)[:, 0]
+    else:
+        mean, deviation = parameters[:, :2], np.exp(parameters[:, 2:]) * np.asarray(temperature)[:, None]
+        normal = -0.5 * np.square((extras["raw"][0] - mean) / deviation) - np.log(deviation) - 0.5 * np.log(2 * np.pi)
+        wanted = np.sum(normal - np.log(2.0 * (1.0 - np.square(np.tanh(extras["raw"][0])))), axis=1)  # the actions are 4 wide
+    np.testing.assert_allclose(extras["log_prob"][0], wanted, rtol=1e-3, atol=1e-4)
+    assert abs(divergence) < 1e-5
+    for name in cold:
+        np.testing.assert_allclose(same[name], cold[name], rtol=1e-5, atol=1e-6)

@@ -131,7 +131,6 @@ AGENTS: dict[str, AgentCase] = {
     "ppo": AgentCase(tiny_ppo()),
     "ppo/box_actions": AgentCase(tiny_ppo(), action=BOX_ACTIONS),
     "ppo/recurrent": AgentCase(tiny_ppo(recurrent=6, value_coef=0.0), streams=TWO),  # its layers would serve the values as well
-    "ppo/tempered": AgentCase(tiny_ppo(recurrent=6, start_temperature=2.0, start_steps=1)),
     "ppo/codes": AgentCase(tiny_ppo(), CODES),
     "ppo/pixels": AgentCase(tiny_ppo(), PIXELS),
     "ppo/augmented": AgentCase(tiny_ppo(), AUGMENTED),
@@ -446,7 +445,11 @@ def demonstration(steps: int) -> str:
 
 RUNNERS: dict[str, RunnerCase] = {
     "backward": RunnerCase(
-        entry("runners.backward.backward", demonstrations=demonstration(4), lanes=3, rollout=6, window=2, move_every=6, context=1, imitation_lanes=1)
+        entry(
+            "runners.backward.backward",
+            **{"demonstrations": demonstration(4), "lanes": 3, "rollout": 6, "window": 2, "move_every": 6},
+            **{"context": 1, "imitation_lanes": 1, "start_temperature": 2.0, "start_steps": 1},
+        )
     ),
     "on_policy": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=6)),
     "on_policy/truncated": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()),

@@ -25,7 +25,7 @@ from runners.compose import compose
 from runners.dataset import Episodes
 from runners.demonstrations import Demonstration, checksum, episodes, read, replayed
 from runners.source import jax_source
-from runners.steering import Rules, at_the_worlds_start, lowest, steering
+from runners.steering import Rules, at_the_worlds_start, lowest, near_the_start, steering
 from tests.laws.data import quick
 from tests.runners.test_resume import split_equals_whole
 from tests.runners.tiny import TINY
@@ -95,6 +95,15 @@ def test_later_starts_and_the_worlds_own():
     assert (start == 40).mean() == pytest.approx(0.75 + 0.25 / 60, abs=0.01)
     later = start[start > 40]
     assert later.max() == 99 and later.mean() == pytest.approx(70, abs=1)
+
+
+def test_the_policy_is_wider_in_an_episodes_first_own_steps():
+    """Steps that are done again for the memory do not count among them."""
+    _, lanes = on_the_way(row(), [shown([1, 0, 1, 0, 1, 1])], last=4, rules=Rules(3, 9, 0.0, 0.0, 1.0))
+    assert near_the_start(1.0, 2) is None
+    width = near_the_start(2.0, 2)
+    found = [width(lanes.note._replace(time=lanes.note.time + t)).tolist() for t in (0, 3, 4, 5, 9)]
+    assert found == [[2.0] * 4, [2.0] * 4, [2.0] * 4, [1.0] * 4, [1.0] * 4]
 
 
 def test_context_is_done_again_and_not_learnt_from_whatever_the_world_makes_of_actions():

@@ -67,7 +67,7 @@ def steered(env, demonstrations, members=2, lanes=4, imitating=1, last=3, contex
 @pytest.mark.parametrize("workers", [0, 2])
 def test_episodes_begin_in_the_demonstration_and_do_it_again_first(workers):
     source, _ = steered(row(workers), [shown([1, 0, 1, 1, 1, 1])], last=4, context=3)
-    assert source.course.start.tolist() == [[4, 4, 4, 0]] * 2 and source.course.time.tolist() == [[1, 1, 1, 0]] * 2
+    assert source.lanes.note.start.tolist() == [[4, 4, 4, 0]] * 2 and source.lanes.note.time.tolist() == [[1, 1, 1, 0]] * 2
     assert source.lanes.obs[..., 0].tolist() == [[1, 1, 1, 0]] * 2 == source.lanes.episode_return.tolist() and source.lanes.first.all()
     chosen = np.zeros((2, 4), np.int32)
     for t in range(3):
@@ -99,8 +99,8 @@ def test_the_worlds_own_start_is_one_of_them_and_all_of_it_is_saved():
     chosen, keys = np.ones((2, 4), np.int32), jax.random.split(jax.random.PRNGKey(1), 2)
     for _ in range(40):
         source.step(chosen)
-    own = source.course.demonstration == 1
-    assert own.any() and not own.all() and not source.course.start[own].any()
+    own = source.lanes.note.demonstration == 1
+    assert own.any() and not own.all() and not source.lanes.note.start[own].any()
 
     def onwards():
         source.steer(state, keys)
@@ -130,8 +130,9 @@ def lake(tmp_path, *more):
 
 @pytest.mark.medium
 def test_resume_is_exact(tmp_path):
-    tiny = ["runner.lanes=4", "runner.rollout=8", "agent.hidden=[4]", "agent.recurrent=4", "runner.context=3", "seeds=2", "total_steps=256"]
-    split_equals_whole(lake(tmp_path, *tiny), "vmap", tmp_path)
+    tiny = ["runner.lanes=4", "runner.rollout=8", "agent.hidden=[4]", "agent.recurrent=4", "runner.context=3"]
+    tiny += ["runner.start_temperature=2", "runner.start_steps=3"]
+    split_equals_whole(lake(tmp_path, *tiny, "seeds=2", "total_steps=256"), "vmap", tmp_path)
 
 
 @pytest.mark.medium

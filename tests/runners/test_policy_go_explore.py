@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agents.actor_critic import TEMPERATURE, actor_critic
 from envs.base import Environment, Spec, TimeStep
 from envs.builder import Refusal
 from exploration.hash_table import hash_observation
@@ -90,7 +89,8 @@ def test_after_the_return_actions_are_drawn_and_kept():
 def test_who_is_late_grows_random_and_at_last_gives_up():
     way, lanes = steered(RULES._replace(overdue=0.5, give_up=5))
     lanes, seen = went(way, lanes, [1, 0, 0, 0, 0, 0])
-    assert seen.next_obs[TEMPERATURE].tolist() == pytest.approx([1, 1, 1 + 0.25, 1 + 1, 1 + 2.25, 1 + 4])  # one step per sub-goal is its pace
+    assert seen.info["temperature"].tolist() == pytest.approx([1, 1, 1, 1 + 0.25, 1 + 1, 1 + 2.25])  # one step per sub-goal is its pace
+    assert way.temperature(lanes).tolist() == pytest.approx([1 + 4] * LANES)
     assert seen.truncated.tolist() == [False] * 5 + [True]
     lanes = way.restart(lanes, KEY, jnp.arange(LANES) < 2)
     assert lanes.obs["world"].tolist() == [0, 0, 1, 1] and lanes.obs["goal"].tolist() == [1, 1, 2, 2] and lanes.note.since.tolist() == [0, 0, 5, 5]
@@ -99,32 +99,13 @@ def test_who_is_late_grows_random_and_at_last_gives_up():
 def test_evaluations_go_to_the_best_cell_without_chance():
     way, lanes = steered(RULES._replace(overdue=0.5, give_up=5), to_the_best=True)
     lanes, seen = went(way, lanes, [0] * 8)
-    assert not seen.truncated.any() and (seen.next_obs[TEMPERATURE] == 1).all() and not lanes.note.random.any()
+    assert not seen.truncated.any() and way.temperature is None and not lanes.note.random.any()
 
 
 def test_cells_are_chosen_in_proportion():
     state = routes(8, 2, 1, jnp.int32(0))._replace(actions=jnp.array([0, 2, 6, 18, 0, 0, 0, 0]), count=jnp.array([1, 1, 1, 1, 0, 0, 0, 0]))
     drawn = np.bincount(choose(state, KEY, 100_000), minlength=8) / 100_000
     np.testing.assert_allclose(drawn, np.array([1, 0.5, 0.25, 0.1, 0, 0, 0, 0]) / 1.85, atol=0.006)
-
-
-@pytest.mark.parametrize("action", [spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)])
-@pytest.mark.parametrize("recurrent", [0, 4])
-def test_a_temperature_is_the_policys_and_no_input(action, recurrent):
-    sight = spaces.Box(-1, 1, (3,), np.float32)
-    shown = spaces.Dict({"world": sight, TEMPERATURE: spaces.Box(1.0, np.inf, (), np.float32)})
-    options = {"heads": 1, "hidden": (4,), "activation": "tanh", "encoder": "auto", "recurrent": recurrent}
-    network = actor_critic(Spec(shown, action, "made up"), **options)
-    obs, first = jax.random.normal(KEY, (2, 3)), jnp.ones(2, bool)
-    params = network.init(KEY)
-
-    def parameters(temperature):
-        return network.apply(params, network.start(2), {"world": obs, TEMPERATURE: jnp.full(2, temperature)}, first)[1:]
-
-    (cold, value), (hot, same) = parameters(1.0), parameters(2.0)
-    np.testing.assert_array_equal(value, same)
-    wanted = cold / 2 if isinstance(action, spaces.Discrete) else cold.at[:, 2:].add(np.log(2))
-    np.testing.assert_allclose(hot, wanted, rtol=1e-6)
 
 
 def test_what_does_not_fit_is_refused():
