@@ -1,10 +1,10 @@
 """``farlands demonstrate RUN``: trajectories of an archive, replayed from the world's own start, as a file of demonstrations.
 
-    scripts/farlands demonstrate runs/NAME [member=0] [which=best|end|all|map|curves] [every=100] [out=FILE]
+    scripts/farlands demonstrate runs/NAME [member=0] [which=best|end|longest|all|map|curves] [every=100] [out=FILE]
 
 Each is made again, action by action, and counts only when it gives the score that the archive has for it, in as many steps. ``which=best`` (the
-highest score) and ``end`` (the best that ended an episode) are written, with rewards and a snapshot of the world every so many steps; ``all`` replays the
-trajectory of every cell and writes nothing; ``map`` draws the archive of a game with rooms (``runners/archive_map.py``)
+highest score), ``end`` (the best that ended an episode) and ``longest`` (of most steps) are written, with rewards and a snapshot of the world every so
+many steps; ``all`` replays the trajectory of every cell and writes nothing; ``map`` draws the archive of a game with rooms (``runners/archive_map.py``)
 or of a JAX world that is a map (``runners/maze_map.py``), and ``curves`` what it held over the frames of its emulators.
 """
 
@@ -33,7 +33,7 @@ from runners.stored import newest
 
 SETTINGS = {"member": 0, "which": "best", "every": 100, "out": None}
 WHOLE = {"member": Integer(0), "every": Integer(1)}
-WHICH = ("best", "end", "all", "map", "curves")
+WHICH = ("best", "end", "longest", "all", "map", "curves")
 TOGETHER = 64  # trajectories replayed by one call
 
 
@@ -57,7 +57,8 @@ def demonstrate(arguments: Sequence[str]) -> dict[str, Any]:
     if settings["which"] == "all" and isinstance(runner, HostExplorer):
         number, exact = every_cell(cells), replayed_along_the_tree(runner, cells)
         return {"run_dir": str(run), "member": settings["member"], "which": "all", "trajectories": len(number), "replay_exactly": exact}
-    number = {"best": [int(cells.best)], "end": [END], "all": every_cell(cells)}[settings["which"]]
+    longest = int(np.argmax(np.where(cells.length == NEVER, -1, cells.length)))
+    number = {"best": [int(cells.best)], "end": [END], "longest": [longest], "all": every_cell(cells)}[settings["which"]]
     if cells.length[number[0]] == NEVER:
         raise Refusal(f"{run}: no rollout has ended an episode yet; use which=best")
     ways = [way_to(cells, i) for i in number]
@@ -91,7 +92,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         if key in WHOLE and not (value.isdecimal() and WHOLE[key].accepts(int(value))):
             raise Refusal(f"demonstrate {key}={value}: {key} must be {WHOLE[key].describe()}")
         if key == "which" and value not in WHICH:
-            raise Refusal(f"demonstrate which={value}: which must be best, end, all, map or curves")
+            raise Refusal(f"demonstrate which={value}: which must be best, end, longest, all, map or curves")
         found[key] = int(value) if key in WHOLE else value
     return Path(runs[0]), found
 

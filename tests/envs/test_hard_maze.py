@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.fastsim import LASERS, edges
+from envs.fastsim import LASERS, edges, robot
 from envs.hard_maze import FASTSIM, KHEPERAX, hard_maze
 
 KEY = jax.random.PRNGKey(0)
@@ -127,3 +127,21 @@ def test_the_published_code_pays_by_the_place_before():
     move = jnp.array([4.0, 4.0])
     assert float(late.step(state, KEY, move)[1].reward) == 1.0
     np.testing.assert_allclose(float(now.step(state, KEY, move)[1].reward), 1 - 4 / 50, atol=1e-5)
+
+
+def test_lasers_and_free_moves_are_those_of_kheperax():
+    """``laser_measures`` and ``move`` of kheperax 0.2.0 (jax 0.9.2) in its standard maze, to five places; its lasers go the other way round."""
+    fastsim = robot(KHEPERAX.arena)
+    poses = [(0.15, 0.15, np.pi / 2), (0.4, 0.3, 0.7), (0.8, 0.8, 2.0), (0.15, 0.6, -1.2), (0.6, 0.3, 3.0)]
+    measured = [(0.14142, 0.2, 0.2), (0.2, 0.106, 0.10957), (0.2, 0.2, 0.18549), (0.1102, 0.2, 0.10926), (0.00109, 0.2, 0.2)]
+    lasers = jax.jit(jax.vmap(lambda pose: fastsim.lasers(pose[:2], pose[2])))(jnp.array(poses, jnp.float32))
+    np.testing.assert_allclose(lasers[:, ::-1], measured, atol=2e-5)
+    drive = jax.jit(lambda pose, action: fastsim.drive(pose[:2], pose[2], *(action * KHEPERAX.speed)))
+    pose, found = jnp.array(poses[0], jnp.float32), []
+    for action in [(1, 1), (1, 0.5), (-0.3, 0.8), (0.2, -0.9), (1, 0.9)]:
+        place, heading, touched = drive(pose, jnp.array(action, jnp.float32))
+        pose = jnp.append(place, heading)
+        found.append(pose.tolist())
+        assert not touched.any()
+    moved = [(0.15, 0.175, 1.5708), (0.15385, 0.19321, 1.15413), (0.1536, 0.19924, 2.0708), (0.15395, 0.1908, 1.15413), (0.16446, 0.21209, 1.0708)]
+    np.testing.assert_allclose(found, moved, atol=2e-5)

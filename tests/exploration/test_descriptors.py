@@ -56,6 +56,16 @@ def test_signature_is_that_of_iterated_sums_in_the_limit():
     np.testing.assert_allclose(levels[2], wanted, atol=0.01)
 
 
+def test_signature_agrees_with_signax():
+    """``signax.signature(path, depth=3)`` of signax 0.2.1 (jax 0.9.2), flattened, to five places."""
+    path = np.array([[-0.4, 0.3, 0.1], [-2.5, -2.1, 0.9], [-2.0, -4.0, 0.1], [-1.9, -4.9, 2.9], [-2.4, -4.3, 2.6], [-1.9, -5.0, 3.0]])
+    wanted = [-1.5, -5.3, 2.9, 1.125, 7.605, -3.875, 0.345, 14.045, -12.09, -0.475, -3.28, 4.205, -0.5625, -6.27083, 2.7295, 1.13417, -17.11683, 16.78833]
+    wanted += [0.3535, 2.60583, -4.90167, -0.82583, -6.07283, 1.14333, 2.12217, -24.81283, 29.14334, 0.20333, 5.79033, -14.85634, 0.1795, 2.66033, -1.43417]
+    wanted += [-0.34617, 5.79683, -5.34833, 0.02833, -2.08183, 4.06483]
+    found = np.concatenate([level.reshape(-1) for level in signature_of(path, 3)])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_signature_knows_neither_speed_nor_place_nor_what_is_taken_back():
     slow = np.concatenate([np.linspace(a, b, 4)[:-1] for a, b in itertools.pairwise(PATH)] + [PATH[-1:]])
     for same in (slow, PATH + 5.0):

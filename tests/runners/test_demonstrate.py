@@ -54,6 +54,8 @@ def test_every_trajectory_of_a_world_and_of_a_game_replays(sea, game):
     told = demonstrate([game, "which=all"])
     assert told["trajectories"] == told["replay_exactly"] > 5
     assert demonstrate([game, "which=end"])["replay_exactly"] == 1
+    longest = demonstrate([game, "which=longest"])
+    assert longest["replay_exactly"] == 1 and longest["steps"] >= demonstrate([game, "which=best"])["steps"]
 
 
 def test_a_changed_archive_is_found_out_and_nothing_is_written(sea, tmp_path, monkeypatch):
@@ -102,7 +104,7 @@ def test_the_best_trajectory_is_filmed(game, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "reason"),
     [
-        (["which=worst"], "best, end, all, map or curves"),
+        (["which=worst"], "best, end, longest, all, map or curves"),
         (["member=7"], "the members 0 to 1"),
         (["mebmer=1"], "did you mean member"),
     ],

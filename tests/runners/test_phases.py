@@ -49,6 +49,16 @@ def test_what_cannot_be_chained_is_refused_before_anything_runs(tmp_path, settin
 
 
 @pytest.mark.medium
+def test_debug_shrinks_all_phases_and_learns_from_whatever_they_found(tmp_path):
+    """The preset explores up to two million steps for a treasure that two thousand do not find."""
+    chained = compose(["experiment=go_explore/deep_sea", "debug=true", "agent.hidden=[8]", "agent.epochs=1", "logger.console=false"])
+    summary = api.train(chained, tmp_path)
+    explored = next(path for path in tmp_path.iterdir() if "go_explore" in path.name)
+    assert sorted(file.name for file in (explored / "demonstrations").iterdir()) == ["member-0-longest.npz", "member-1-longest.npz"]
+    assert api.metrics(explored)[-1]["step"] < 2**13 and summary["members"][0]["metrics"]["backward/start"] >= 0
+
+
+@pytest.mark.medium
 def test_where_nobody_has_succeeded_there_is_nothing_to_learn_from(tmp_path):
     small = [*(word for word in FIRST if not word.startswith(("total", "env"))), "env.size=30", "total_steps=100", "segments=1"]
     with pytest.raises(Refusal, match="no member has succeeded"):
