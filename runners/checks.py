@@ -30,6 +30,7 @@ SETTINGS = {
     "init_from": Optional(Text("a finished run")),
     "continues": Optional(Runs()),
     "after": Optional(Words()),
+    "phase": Optional(Choice(("explore", "demonstrate", "robustify", "evaluate"))),
     "batching": Choice(("auto", *BATCHINGS)),
     "segments": Integer(1, 1_000_000),
     "evaluations": CountOrSteps(),
@@ -54,7 +55,7 @@ def settings(config: dict[str, Any]) -> None:
     config.setdefault("distributed", distributed.without())
     config.setdefault("profile", False)
     config.setdefault("init_from", None)
-    for later in ("stop_at", "stop_when", "continues", "after"):
+    for later in ("stop_at", "stop_when", "continues", "after", "phase"):
         config.setdefault(later, None)
     config.setdefault("zip", {})
     check_grouped(config)

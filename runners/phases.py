@@ -4,8 +4,10 @@
 
 The run of the first phase has a directory of its own and is found there when it is finished, as any run; then its best trajectory, as ``exploration.best``
 has it, is written for each of its members that have succeeded (``farlands demonstrate RUN which=end``, or ``best``), where it is not written yet; and
-the second phase is a run with ``runner.demonstrations`` at that directory. So every phase is resumed by the one command, and each can be run by itself.
-With ``debug=true`` both phases are tiny, and the longest trajectories are demonstrated, whether or not they succeeded.
+the second phase is a run with ``runner.demonstrations`` at that directory. So every phase is resumed by the one command, and each can be run by itself:
+``phase=explore`` and ``phase=demonstrate`` end there, ``phase=robustify`` is the whole chain, as without, and ``phase=evaluate`` also evaluates
+what was learnt (``farlands evaluate``), which is of use in any run. With ``debug=true`` both phases are tiny, and the longest trajectories are
+demonstrated, whether or not they succeeded.
 """
 
 from __future__ import annotations
@@ -15,35 +17,64 @@ from pathlib import Path
 from typing import Any
 
 from envs.builder import Refusal
+from runners.checks import SETTINGS
 from runners.compose import compose
 from runners.ranges import Words
 
+Run = Callable[[Mapping[str, Any]], dict[str, Any]]  # config -> summary
 
-def begun(config: Mapping[str, Any], train: Callable[[dict[str, Any]], dict[str, Any]]) -> Mapping[str, Any]:
-    """``config`` with the demonstrations of the phase before it, which ``train`` runs. Raises Refusal for a phase that makes none, or whose nobody uses."""
-    words, runner = config.get("after"), config.get("runner") or {}
-    if not words or runner.get("demonstrations") is not None:
-        return config
+
+def through(config: Mapping[str, Any], train: Run, learn: Run) -> dict[str, Any]:
+    """All phases that ``config`` asks for: ``train`` runs what comes before it, ``learn`` itself. Returns the summary of the last run, with what
+    phases without a run made: ``demonstrations``, ``evaluation``. Raises Refusal for a phase before that makes none, or whose nobody uses."""
+    words, runner, phase = config.get("after"), config.get("runner") or {}, config.get("phase")
+    if not SETTINGS["phase"].accepts(phase):
+        raise Refusal(f"phase={phase!r} is not legal: it must be {SETTINGS['phase'].describe()}")
+    config = {**config, "phase": None}  # which part was asked for is not what a run is
+    if words and runner.get("demonstrations") is None:
+        first = before(config, words)
+        summary = train(first)
+        if phase == "explore":
+            return summary
+        files = demonstrated(first, summary)
+        if phase == "demonstrate":
+            return summary | {"demonstrations": files}
+        config = {**config, "runner": {**runner, "demonstrations": summary["run_dir"]}}
+    elif phase in ("explore", "demonstrate"):
+        raise Refusal(f"phase={phase} is for runs that explore first; give after=[...] with it, or an experiment that has it, as go_explore/doorkey")
+    summary = learn(config)
+    if phase != "evaluate":
+        return summary
+    from runners.evaluate import evaluate  # which reads runs, as ``train`` writes them
+
+    return summary | {"evaluation": evaluate([summary["run_dir"]])}
+
+
+def before(config: Mapping[str, Any], words: Any) -> dict[str, Any]:
+    """The configuration of the phase before."""
     if not Words().accepts(words):
         raise Refusal(f"after={words!r} is not legal: it must be {Words().describe()}")
-    if "demonstrations" not in runner:
+    if "demonstrations" not in (config.get("runner") or {}):
         raise Refusal("after=... is for runs that learn from demonstrations; use runner=backward with it, or leave it out")
-    debug = config.get("debug") is True
-    first = compose([*words, "debug=true"] if debug else list(words)) | {"logger": config["logger"]}
+    first = compose([*words, *(["debug=true"] if config.get("debug") is True else [])]) | {"logger": config["logger"]}
     if first.get("after"):
         raise Refusal(f"after={words}: that run has an after of its own; give the words of a run that makes demonstrations by itself")
     if str(first["runner"].get("_target_")) != "runners.go_explore.go_explore":
         raise Refusal(f"after={words}: that run makes no demonstrations; give one with exploration=go_explore")
-    summary = train(first)
-    run = Path(summary["run_dir"])
-    which = "longest" if debug else "end" if first["exploration"].get("best") == "end" else "best"
-    files = [file for member in range(len(summary["members"])) if (file := demonstrated(run, member, which, summary["members"][member]))]
+    return first
+
+
+def demonstrated(first: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """The files with the ways of the members of a run. Raises Refusal where there is none."""
+    run, members = Path(summary["run_dir"]), summary["members"]
+    which = "longest" if first.get("debug") is True else "end" if first["exploration"].get("best") == "end" else "best"
+    files = [str(file) for member in range(len(members)) if (file := way_of(run, member, which, members[member]))]
     if not files:
         raise Refusal(f"{run}: no member has succeeded, so there is nothing to learn from; give the phase before more total_steps")
-    return {**config, "runner": {**runner, "demonstrations": str(run)}}
+    return files
 
 
-def demonstrated(run: Path, member: int, which: str, told: Mapping[str, Any]) -> Path | None:
+def way_of(run: Path, member: int, which: str, told: Mapping[str, Any]) -> Path | None:
     """The file with a way of a member; None for one that has not succeeded, where the world says what that is, or whose best is the start, unless the
     longest is asked for."""
     out = run / "demonstrations" / f"member-{member}-{which}.npz"
@@ -52,6 +83,6 @@ def demonstrated(run: Path, member: int, which: str, told: Mapping[str, Any]) ->
     unsuccessful = told["metrics"].get("episode/first_success_step", 1) is None or told["metrics"].get("archive/best_length") == 0
     if which != "longest" and unsuccessful:
         return None
-    from runners.demonstrate import demonstrate  # which reads runs, as ``train`` writes them
+    from runners.demonstrate import demonstrate  # as ``evaluate``
 
     return Path(demonstrate([str(run), f"which={which}", f"member={member}"])["file"])

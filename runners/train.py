@@ -44,10 +44,9 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     """
     place = distributed.asked(config)
     if place is None:
-        config = phases.begun(config, lambda first: train(first, batching, runs))
-        return lead(config, batching, runs, resuming)
-    if config.get("after"):
-        raise Refusal("after=... runs one phase after the other in one process; run the first one by itself, and give runner.demonstrations=RUN to the second")
+        return phases.through(config, lambda first: train(first, batching, runs), lambda last: lead(last, batching, runs, resuming))
+    if config.get("after") or config.get("phase"):
+        raise Refusal("after and phase run one phase after the other in one process; run the first by itself, and give runner.demonstrations=RUN to the second")
     with distributed.join(place, config) as group:
         distributed.refuse_unequal(group, config)
         config = {**config, "distributed": distributed.without()}  # who computed a run is not what it is
@@ -286,7 +285,8 @@ def resume_or_start(made: Experiment, batch: Batch | HostBatch, directory: RunDi
 
 def last_line(summary: Mapping[str, Any]) -> str:
     """The JSON object that closes standard output."""
-    return json.dumps({"run_dir": summary["run_dir"], "members": len(summary["members"]), "results": summary["results"]})
+    made = {name: summary[name] for name in ("demonstrations", "evaluation") if name in summary}
+    return json.dumps({"run_dir": summary["run_dir"], "members": len(summary["members"]), "results": summary["results"], **made})
 
 
 def advice(directory: str) -> str:

@@ -10,7 +10,7 @@ from envs.builder import Refusal
 from runners import api
 from runners.compose import compose
 
-QUIET = ["logger.console=false", "segments=4", "evaluations=0"]
+QUIET = ["logger.console=false", "segments=4", "evaluations=1"]
 FIRST = ["exploration=go_explore", "env.size=5", "exploration.best=end", "runner.lanes=20", "runner.explore_steps=5", "seeds=1", "total_steps=4000"]
 SECOND = ["runner=backward", "exploration=none", "env.size=5", "seeds=1", "total_steps=1500", "runner.lanes=8", "runner.rollout=16"]
 SECOND += ["agent.hidden=[8]", "agent.epochs=1", "agent.minibatches=2"]
@@ -28,6 +28,12 @@ def test_one_command_runs_all_phases_and_finds_them_again(tmp_path):
     files = sorted(file.name for file in (explored / "demonstrations").iterdir())
     assert files == ["member-0-end.npz"] and len(list(tmp_path.iterdir())) == 2
     assert api.train(chained, tmp_path) == summary and api.resume(summary["run_dir"]) == summary
+    parts = {phase: api.train(chained | {"phase": phase}, tmp_path) for phase in ("explore", "demonstrate", "robustify", "evaluate")}
+    assert parts["explore"]["run_dir"] == str(explored) and "demonstrations" not in parts["explore"] and parts["robustify"] == summary
+    assert parts["demonstrate"]["demonstrations"] == [str(explored / "demonstrations" / files[0])]
+    evaluated = parts["evaluate"]["evaluation"]["members"][0]["return"]["mean"]
+    assert evaluated == pytest.approx(summary["members"][0]["metrics"]["evaluation/return"])
+    assert len(list(tmp_path.iterdir())) == 2
     by_hand = compose([*SECOND, *QUIET, f"runner.demonstrations={explored}"])
     assert api.train(by_hand, tmp_path)["run_dir"] == summary["run_dir"]  # the same demonstrations, the same run
 
@@ -40,6 +46,8 @@ def test_one_command_runs_all_phases_and_finds_them_again(tmp_path):
         ([*SECOND, after(["experiment=go_explore/deep_sea"])], "has an after of its own"),
         ([*SECOND, after(["exploration=go_explor"])], "did you mean go_explore"),
         ([*SECOND, "after=go_explore"], "must be a list of words"),
+        ([*SECOND, after(FIRST), "phase=explor"], "must be null or one of explore, demonstrate, robustify, evaluate"),
+        (["exploration=counts", "phase=demonstrate"], "is for runs that explore first"),
     ],
 )
 def test_what_cannot_be_chained_is_refused_before_anything_runs(tmp_path, settings, said):
@@ -55,7 +63,7 @@ def test_debug_shrinks_all_phases_and_learns_from_whatever_they_found(tmp_path):
     summary = api.train(chained, tmp_path)
     explored = next(path for path in tmp_path.iterdir() if "go_explore" in path.name)
     assert sorted(file.name for file in (explored / "demonstrations").iterdir()) == ["member-0-longest.npz", "member-1-longest.npz"]
-    assert api.metrics(explored)[-1]["step"] < 2**13 and summary["members"][0]["metrics"]["backward/start"] >= 0
+    assert api.metrics(explored)[-1]["step"] == 10_000 and summary["members"][0]["metrics"]["backward/start"] >= 0
 
 
 @pytest.mark.medium
