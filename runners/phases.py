@@ -6,7 +6,7 @@ The run of the first phase has a directory of its own and is found there when it
 has it, is written for each of its members that have succeeded (``farlands demonstrate RUN which=end``, or ``best``), where it is not written yet; and
 the second phase is a run with ``runner.demonstrations`` at that directory. So every phase is resumed by the one command, and each can be run by itself:
 ``phase=explore`` and ``phase=demonstrate`` end there, ``phase=robustify`` is the whole chain, as without, and ``phase=evaluate`` also evaluates
-what was learnt (``farlands evaluate``), which is of use in any run. With ``debug=true`` both phases are tiny, and the longest trajectories are
+what was learnt (``farlands evaluate``), in any run that has policies. With ``debug=true`` both phases are tiny, and the longest trajectories are
 demonstrated, whether or not they succeeded.
 """
 
@@ -30,6 +30,8 @@ def through(config: Mapping[str, Any], train: Run, learn: Run) -> dict[str, Any]
     words, runner, phase = config.get("after"), config.get("runner") or {}, config.get("phase")
     if not SETTINGS["phase"].accepts(phase):
         raise Refusal(f"phase={phase!r} is not legal: it must be {SETTINGS['phase'].describe()}")
+    if phase == "evaluate" and not config.get("evaluations"):
+        raise Refusal("phase=evaluate plays the policies that evaluations leave, and evaluations=0 leaves none; give at least 1")
     config = {**config, "phase": None}  # which part was asked for is not what a run is
     if words and runner.get("demonstrations") is None:
         first = before(config, words)

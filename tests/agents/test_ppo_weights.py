@@ -91,7 +91,7 @@ def test_demonstrated_actions_become_likelier_where_they_paid_more(action, retur
 @pytest.mark.parametrize("action", [spaces.Discrete(3, start=1), BOX], ids=["discrete", "box"])
 def test_actions_are_drawn_and_judged_by_a_wider_policy(action, recurrent):
     """Temperatures divide logits and multiply deviations, whatever network; before anything is learnt the policy is the one that acted: no divergence."""
-    agent, spec = learner(action, recurrent=recurrent), Spec(spaces.Box(-1, 1, (2,)), action or spaces.Discrete(3, start=1))
+    agent, spec = learner(action, recurrent=recurrent), Spec(spaces.Box(-1, 1, (2,)), action)
     network = actor_critic(spec, heads=1, hidden=(8,), activation="tanh", encoder="auto", recurrent=recurrent)
     temperature = jnp.array([1.0, 2.0, 3.0])
 

@@ -48,6 +48,7 @@ def test_one_command_runs_all_phases_and_finds_them_again(tmp_path):
         ([*SECOND, "after=go_explore"], "must be a list of words"),
         ([*SECOND, after(FIRST), "phase=explor"], "must be null or one of explore, demonstrate, robustify, evaluate"),
         (["exploration=counts", "phase=demonstrate"], "is for runs that explore first"),
+        ([*SECOND, after(FIRST), "phase=evaluate", "evaluations=0"], "evaluations=0 leaves none"),
     ],
 )
 def test_what_cannot_be_chained_is_refused_before_anything_runs(tmp_path, settings, said):
