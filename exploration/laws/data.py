@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -97,6 +98,24 @@ def _compiler_options() -> dict[str, Any] | None:
     except jax.errors.JaxRuntimeError:
         return None
     return options
+
+
+class Traced:
+    """``quick(function)``, and the kinds of inputs that it was traced with: ``programs`` has one entry as long as one program serves all calls.
+
+    What is traced again with inputs as before, because jax's caches were cleared meanwhile, is the same program and adds nothing.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.programs: list[Any] = []
+        self._call = quick(lambda *inputs: self._noted(inputs) or function(*inputs))
+
+    def _noted(self, inputs: PyTree) -> None:
+        if kinds(inputs) not in self.programs:
+            self.programs.append(kinds(inputs))
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._call(*inputs)
 
 
 # --- comparisons -------------------------------------------------------------------------------------------------------

@@ -35,8 +35,9 @@ def the_state_keeps_its_structure_and_dtypes(subject: Subject) -> str:
 def a_state_of_any_age_runs_the_same_program(subject: Subject) -> str:
     """Three iterations are one compiled program: nothing in Python changes from call to call."""
     subject.third  # noqa: B018
-    require(len(subject.traces) == 1, f"the program was traced {len(subject.traces)} times: the state's types or structure depend on its age")
-    return "traced once"
+    programs = len(subject.run.programs)
+    require(programs == 1, f"three iterations need {programs} programs: the state's types or structure depend on its age")
+    return "one program"
 
 
 def annotations_are_those_declared(subject: Subject) -> str:
@@ -103,7 +104,7 @@ def a_state_that_was_saved_goes_on_identically(subject: Subject) -> str:
     """A state copied out as plain arrays and back, as a checkpoint does, goes on bit for bit."""
     saved = plain(subject.out.updated)
     assert_equal(subject.again(jax.tree.map(np.copy, saved)), subject.second, "after saving and loading, ")
-    require(len(subject.traces) == 1, "a state that was saved and loaded is another program: an array changed its dtype on the way")
+    require(len(subject.run.programs) == 1, "a state that was saved and loaded is another program: an array changed its dtype on the way")
     return "bit for bit"
 
 

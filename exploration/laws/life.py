@@ -19,7 +19,7 @@ import numpy as np
 
 from envs.base import PyTree, Spec, Transition
 from exploration.base import Bonus
-from exploration.laws.data import changed_kind, flat, member, plain, quick, require, stacked, transitions
+from exploration.laws.data import Traced, changed_kind, flat, member, plain, require, stacked, transitions
 
 STEPS = 5
 LANES = 3
@@ -120,8 +120,7 @@ class Subject:
         """``make`` builds the bonus for a spec; it is called again with another number of lanes and another member axis."""
         self.make, self.spec = make, spec._replace(lanes=LANES)
         self.key, self.mask = jax.random.PRNGKey(7), jnp.asarray(MASK)
-        self.traces: list[str] = []  # an entry per time that ``life`` was traced
-        self.run = quick(lambda *inputs: self.traces.append("again") or life(self.bonus)(*inputs))
+        self.run = Traced(lambda *inputs: life(self.bonus)(*inputs))
 
     @functools.cached_property
     def bonus(self) -> Bonus:

@@ -17,7 +17,7 @@ from agents.base import Agent, RewardStream, Rollout, Signal
 from envs.base import PyTree, Spec, Transition
 from envs.builder import build
 from tests.laws.cases import AGENTS, ONE, AgentCase
-from tests.laws.data import assert_close, assert_equal, assert_finite, draw, kinds, member, quick, stacked, transitions
+from tests.laws.data import Traced, assert_close, assert_equal, assert_finite, draw, kinds, member, quick, stacked, transitions
 
 STEPS, LANES, GAE_LAMBDA = 4, 3, 0.95
 KEY = jax.random.PRNGKey(5)
@@ -123,7 +123,6 @@ class Lived(NamedTuple):
     case: AgentCase
     agent: Agent
     run: Any  # the compiled ``life``
-    traces: list[str]
     start: PyTree
     data: Data
     out: Life
@@ -133,10 +132,10 @@ class Lived(NamedTuple):
 
 
 def born(case: AgentCase) -> Lived:
-    agent, traces = build(case.entry, spec_of(case)), []
-    run = quick(lambda *inputs: traces.append("again") or life(agent)(*inputs))
+    agent = build(case.entry, spec_of(case))
+    run = Traced(life(agent))
     start, data = agent.init(jax.random.PRNGKey(0)), data_of(case)
-    return Lived(case, agent, run, traces, start, data, run(start, KEY, data))
+    return Lived(case, agent, run, start, data, run(start, KEY, data))
 
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.medium) if "pixels" in n else n for n in AGENTS])
@@ -169,7 +168,7 @@ def test_state_and_memory_keep_their_structure_and_dtypes(lived):
 
 def test_a_state_of_any_age_runs_the_same_program(lived):
     lived.run(lived.run(lived.out.state, KEY, lived.data).state, KEY, lived.data)
-    assert len(lived.traces) == 1
+    assert len(lived.run.programs) == 1
 
 
 def test_actions_lie_in_the_space(lived):
@@ -338,7 +337,7 @@ def test_a_state_that_was_saved_goes_on_identically(lived):
     saved = jax.tree.map(np.asarray, lived.out.state)
     again, wanted = (lived.run(state, KEY, lived.data) for state in (jax.tree.map(np.copy, saved), lived.out.state))
     assert_equal(again, wanted)
-    assert len(lived.traces) == 1
+    assert len(lived.run.programs) == 1
 
 
 def test_jit_equals_no_jit(lived):

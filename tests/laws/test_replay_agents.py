@@ -16,7 +16,7 @@ from agents.base import Agent, Regulariser, RewardStream, Sample, Signal
 from envs.base import PyTree, Spec
 from envs.builder import build
 from tests.laws.cases import REPLAY_AGENTS, AgentCase
-from tests.laws.data import assert_close, assert_equal, assert_finite, draw, kinds, member, quick, stacked
+from tests.laws.data import Traced, assert_close, assert_equal, assert_finite, draw, kinds, member, quick, stacked
 
 B, KEY = 16, jax.random.PRNGKey(5)
 GAIN = Regulariser(lambda obs, action: jnp.mean(jnp.sin(action.reshape(B, -1).astype(jnp.float32)), axis=-1), 0.5)  # for those who ask for it
@@ -77,7 +77,6 @@ class Lived(NamedTuple):
     case: AgentCase
     agent: Agent
     run: Any  # the compiled ``life``
-    traces: list[str]
     start: PyTree
     memory: PyTree
     data: Data
@@ -105,11 +104,11 @@ SLOW = {"dqn/pixels", "rainbow", "sac/codes", "sac/augmented", "sac/sum_then_cli
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.medium) if n in SLOW else n for n in REPLAY_AGENTS])
 def lived(request) -> Lived:
     case = REPLAY_AGENTS[request.param]
-    agent, traces = build(case.entry, spec_of(case)), []
-    run = quick(lambda *inputs: traces.append("again") or life(agent)(*inputs))
+    agent = build(case.entry, spec_of(case))
+    run = Traced(life(agent))
     start, data = quick(agent.init)(jax.random.PRNGKey(0)), data_of(case)
     memory = agent.start(start, B)
-    return Lived(case, agent, run, traces, start, memory, data, run(start, memory, KEY, data))
+    return Lived(case, agent, run, start, memory, data, run(start, memory, KEY, data))
 
 
 def trained(tree: PyTree) -> list[np.ndarray]:
@@ -136,7 +135,7 @@ def test_state_and_memory_keep_their_structure_and_dtypes(lived):
 
 def test_a_state_of_any_age_runs_the_same_program(lived):
     lived.run(lived.out.state, lived.out.memory, KEY, lived.data)
-    assert len(lived.traces) == 1
+    assert len(lived.run.programs) == 1
 
 
 def test_actions_lie_in_the_space(lived):

@@ -15,7 +15,7 @@ from exploration.base import Bonus
 from exploration.intrinsic import intrinsic
 from runners.base import Clock, Runner
 from tests.laws.cases import RUNNERS, RunnerCase
-from tests.laws.data import assert_equal, assert_finite, kinds, quick
+from tests.laws.data import Traced, assert_equal, assert_finite, kinds, quick
 
 KEY = jax.random.PRNGKey(0)
 
@@ -87,7 +87,6 @@ class Lived(NamedTuple):
     case: RunnerCase
     runner: Runner
     step: Any
-    traces: list[str]
     states: list[PyTree]  # at first, and after each of three iterations
     metrics: list[PyTree]
 
@@ -95,20 +94,20 @@ class Lived(NamedTuple):
 @pytest.fixture(scope="module", params=list(RUNNERS))
 def lived(request) -> Lived:
     case = RUNNERS[request.param]
-    runner, traces = made(case, None if case.replays else zero_batch(case)), []
-    step = quick(lambda *inputs: traces.append("again") or runner.step(*inputs))
+    runner = made(case, None if case.replays else zero_batch(case))
+    step = Traced(runner.step)
     states, metrics = [quick(runner.init)(KEY)], []
     for n in range(3):
         state, found = step(states[-1], Clock(jnp.int32(n), jnp.float32(n / 3)))
         states.append(state)
         metrics.append(found)
-    return Lived(case, runner, step, traces, states, metrics)
+    return Lived(case, runner, step, states, metrics)
 
 
 def test_the_state_keeps_its_structure_and_dtypes(lived):
     assert all(kinds(state) == kinds(lived.states[0]) for state in lived.states)
     assert not any(weak for _, _, weak in kinds(lived.states[0])[1])
-    assert len(lived.traces) == 1
+    assert len(lived.step.programs) == 1
 
 
 def test_everything_is_finite(lived):

@@ -157,7 +157,7 @@ WRONG: dict[str, Wrong] = {
     "a weakly typed start": Wrong("the state keeps its structure and dtypes", "weakly typed", changed(surprise, init=weakly_typed)),
     "types that change with age": Wrong(
         "a state of any age runs the same program",
-        "traced 2 times",
+        "need 2 programs",
         changed(surprise, init=weakly_typed, reset=lambda *_: lambda s, mask: Guess(s.mean, s.rate + jnp.float32(0))),
     ),
     "types lost when saved": Wrong("a state that was saved goes on identically", "saved and loaded", changed(surprise, init=weakly_typed)),
