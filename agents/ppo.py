@@ -192,6 +192,8 @@ def ppo(
             scale = reward_scale_update(state.reward_scale, signal.streams[0].reward, steps.done, signal.streams[0].discount)
             first, *others = signal.streams
             signal = signal._replace(streams=(first._replace(reward=first.reward / std_of(scale.moments)), *others))
+            if signal.imitation is not None:
+                signal = signal._replace(imitation=signal.imitation._replace(returns=signal.imitation.returns / std_of(scale.moments)))
             state = state._replace(reward_scale=scale)
         advantage, target = advantages(state, rollout, signal)
         data = {"obs": prepared(state, steps.obs), "first": steps.first, "advantage": advantage, "target": target}

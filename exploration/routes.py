@@ -77,7 +77,8 @@ def tell(state: Routes, steps: Steps, erase_loops: bool = False, axis: str | Non
     """Learn from ``steps``, as if one had come after the other. With ``erase_loops`` a way that comes back to a cell goes on from there as if it had not left
     it, and a way is better with fewer cells, not fewer steps.
 
-    Returns the state and ``new``, ``accepted``: cells that were not known, ways that were better.
+    Returns the state and ``new``: the number of cells that were not known; of each step [T, N] ``cell``: the one that it reached (-1: no room), ``better``:
+    by a better way than was known.
     """
     capacity, longest = state.cells.shape
     time, lanes = steps.first.shape
@@ -112,8 +113,9 @@ def tell(state: Routes, steps: Steps, erase_loops: bool = False, axis: str | Non
         state = state._replace(actions=actions, path=path, passed=state.passed.at[lane].set(passed), **dict(zip(names, kept, strict=True)))
         return state, better
 
-    state, accepted = jax.lax.scan(one, state._replace(table=table), (lane, slots, flat))
-    return state, {"new": jnp.sum(is_new, dtype=jnp.int32), "accepted": jnp.sum(accepted, dtype=jnp.int32)}
+    state, better = jax.lax.scan(one, state._replace(table=table), (lane, slots, flat))
+    each = {name: x.reshape(time, lanes) for name, x in {"cell": slots, "better": better}.items()}
+    return state, {"new": jnp.sum(is_new, dtype=jnp.int32), **each}
 
 
 def advance(cells: jax.Array, count: jax.Array, pointer: jax.Array, reached: jax.Array, window: int) -> jax.Array:
@@ -146,7 +148,7 @@ def _better_ways_replace_worse_ones() -> str:
     steps = Steps(keys, first, jnp.zeros((6, 1), bool).at[5].set(True), jnp.zeros((6, 1)), length, jnp.arange(6)[:, None])
     state, happened = tell(routes(8, 3, 1, jnp.int32(0)), steps)
     _, place, _ = insert(state.table, keys[:3, 0])
-    expect(jnp.stack([happened["new"], happened["accepted"]]), [3, 4])
+    expect(jnp.stack([happened["new"], jnp.sum(happened["better"])]), [3, 4])
     expect(state.count[place], [1, 2, 2])
     expect(state.cells[place[2], :2], [place[0], place[2]])
     expect(state.look[place], [0, 1, 5])

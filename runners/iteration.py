@@ -60,6 +60,7 @@ class Iteration(NamedTuple):
     agent: Agent
     bonus: Bonus
     seen: Callable  # (bonus state, obs) -> what the agent sees
+    world: Callable  # (transitions as the agent saw them) -> as the world gave them
     shown: Callable  # (agent state, transition of the world) -> as the bonus is given it
     observed: Callable  # (agent state, bonus state, key, transition [N], what the agent saw) -> (bonus state, transition as the agent saw it)
     fresh_record: Callable[[], Record]
@@ -194,7 +195,7 @@ def iteration(
             found |= {f"world/{name}": m.Last(value) for name, value in tally.report(scores).items()}
         return new, found
 
-    return Iteration(agent_spec, agent, bonus, seen, shown, observed, fresh_record, assess, rescore, regulariser, learn, updated)
+    return Iteration(agent_spec, agent, bonus, seen, world_part, shown, observed, fresh_record, assess, rescore, regulariser, learn, updated)
 
 
 def place_of(states: jax.Array, lead_ndim: int) -> jax.Array:

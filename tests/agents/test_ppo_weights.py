@@ -87,6 +87,22 @@ def test_demonstrated_actions_become_likelier_where_they_paid_more(action, retur
         assert not loss.any()
 
 
+def test_what_is_imitated_is_worth_what_normalised_rewards_are():
+    """Rewards and returns a hundred times as large, in an agent that divides rewards by their deviation, change nothing."""
+    agent = learner(normalize_rewards=True)
+    rewards = jax.random.normal(jax.random.fold_in(KEY, 9), (T, N))
+
+    @quick
+    def after(scale):
+        state = agent.init(KEY)
+        signal = Signal((Stream(scale * rewards, 0.9, 1.0, True),), imitation=Imitation(jnp.ones((T, N)), scale * jnp.full((T, N), 3.0), 1.0, 0.1))
+        state, learnt = agent.learn(state, KEY, (acted(agent, state, scale * rewards), signal))
+        return learnt.metrics["loss/imitation"]
+
+    assert after(1.0) > 0.1
+    np.testing.assert_allclose(after(100.0), after(1.0), rtol=1e-2)
+
+
 @pytest.mark.parametrize("recurrent", [0, 4])
 @pytest.mark.parametrize("action", [spaces.Discrete(3, start=1), BOX], ids=["discrete", "box"])
 def test_actions_are_drawn_and_judged_by_a_wider_policy(action, recurrent):

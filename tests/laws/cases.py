@@ -453,7 +453,13 @@ RUNNERS: dict[str, RunnerCase] = {
     ),
     "on_policy": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=6)),
     "on_policy/truncated": RunnerCase(entry("runners.on_policy.on_policy", lanes=2, rollout=16), WORLDS["gymnax/box_actions"], tiny_ppo(recurrent=6), e3b()),
-    "policy_go_explore": RunnerCase(entry("runners.policy_go_explore.policy_go_explore", lanes=2, rollout=6, capacity=16, longest=4, erase_loops=True)),
+    "policy_go_explore": RunnerCase(
+        entry(
+            "runners.policy_go_explore.policy_go_explore",
+            **{"lanes": 3, "rollout": 6, "capacity": 16, "longest": 4, "erase_loops": True},
+            **{"imitation_lanes": 1, "recordings": 3, "recorded": 4},
+        )
+    ),
     "off_policy": RunnerCase(
         entry("runners.off_policy.off_policy", lanes=2, rollout=6, updates=2, batch_size=4, capacity=64, learning_starts=12, random_steps=12, n_step=2),
         agent=entry("agents.random.random"),
