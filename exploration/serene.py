@@ -38,22 +38,12 @@ from exploration.budget import EXPLOIT, EXPLORE, Bandit, bandit, paid, preferred
 from exploration.descriptors import ground_truth, learnt, of_path
 from exploration.emitters import EMITTERS, Record, fresh_record, improvement, recorded, stagnant, stagnation_window
 from exploration.novelty import novelty
-from exploration.novelty_search import Individuals, NoveltyState, doubled, generations, stored
+from exploration.novelty_search import Individuals, NoveltyState, generations, stored
 from exploration.pareto import fronts
+from exploration.rewarding import Rewarding, added_to, nobody_pays, with_candidates, with_twice_the_room
 
 IDLE, PROBATION, RUNNING = 0, 1, 2
 PROBATION_POPULATIONS = 6  # the first one and five more
-FALLBACK_SIGMA = 0.05
-
-
-class Rewarding(NamedTuple):
-    """R, and what is known of those that may become ancestors."""
-
-    who: Individuals
-    sigma: jax.Array  # f32[R]; step size of their emitter
-    waiting: jax.Array  # bool[R]; a candidate
-    rare: jax.Array  # f32[R]; novelty with respect to R when the chunk began
-    size: jax.Array  # i32[]
 
 
 class Live(NamedTuple):
@@ -187,9 +177,7 @@ def serene(
     def init(key):
         none = nothing()
         slots = jax.tree.map(lambda x: jnp.broadcast_to(x, (max(emitters, most_alive), *jnp.shape(x))), none)
-        room = max(capacity, most_rewarding)
-        zeros = jnp.zeros(room, jnp.float32)
-        rewarding = Rewarding(generation.nobody(room), zeros, jnp.zeros(room, bool), zeros, jnp.int32(0))
+        rewarding = nobody_pays(generation.nobody(max(capacity, most_rewarding)))
         zero = jnp.int32(0)
         alive = jnp.zeros(max(emitters, most_alive), bool)
         return SereneState(
@@ -210,24 +198,6 @@ def serene(
         if schedule == "bandit":
             state = state._replace(bandit=state.bandit._replace(found=state.bandit.found + jnp.sum(pays, dtype=jnp.int32)))
         return state._replace(search=search._replace(population=survivors), rewarding=rewarding), happened
-
-    def with_candidates(rewarding, everyone, pays):
-        def nearest(genome, index):
-            squared = jnp.sum(jnp.square(everyone.genomes - genome), axis=-1)
-            others = everyone.valid & (jnp.arange(squared.shape[0]) != index)
-            return jnp.sqrt(jnp.min(jnp.where(others, squared, jnp.inf)))
-
-        number = everyone.fitness.shape[0]
-        apart = jax.lax.map(lambda pair: nearest(*pair), (everyone.genomes, jnp.arange(number)), batch_size=64) / 3
-        sigma = jnp.where((apart > 0) & jnp.isfinite(apart), apart, FALLBACK_SIGMA)
-        return added_to(rewarding, everyone, pays, sigma, True)
-
-    def added_to(rewarding, who, enters, sigma, waiting):
-        room = rewarding.sigma.shape[0]
-        place = jnp.where(enters, rewarding.size + jnp.cumsum(enters, dtype=jnp.int32) - 1, room)
-        archive, size = stored(rewarding.who, rewarding.size, who, enters)
-        sigma = rewarding.sigma.at[place].set(sigma, mode="drop")
-        return Rewarding(archive, sigma, rewarding.waiting.at[place].set(waiting, mode="drop"), rewarding.rare, size)
 
     # --- exploiting ----------------------------------------------------------------------------------------------------
 
@@ -403,9 +373,7 @@ def serene(
         if what == "archive":
             return state._replace(search=generation.grow(state.search))
         if what == "rewarding":
-            kept = state.rewarding
-            twice = lambda x: jnp.concatenate([x, jnp.zeros_like(x)])  # noqa: E731
-            return state._replace(rewarding=Rewarding(doubled(kept.who), twice(kept.sigma), twice(kept.waiting), twice(kept.rare), kept.size))
+            return state._replace(rewarding=with_twice_the_room(state.rewarding))
         more = jax.tree.map(lambda x: jnp.broadcast_to(x, (state.alive.shape[0], *jnp.shape(x))), nothing())
         slots = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), state.emitters, more)
         return state._replace(emitters=slots, alive=jnp.concatenate([state.alive, jnp.zeros_like(state.alive)]))
