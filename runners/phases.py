@@ -27,13 +27,13 @@ Run = Callable[[Mapping[str, Any]], dict[str, Any]]  # config -> summary
 def through(config: Mapping[str, Any], train: Run, learn: Run) -> dict[str, Any]:
     """All phases that ``config`` asks for: ``train`` runs what comes before it, ``learn`` itself. Returns the summary of the last run, with what
     phases without a run made: ``demonstrations``, ``evaluation``. Raises Refusal for a phase before that makes none, or whose nobody uses."""
-    words, runner, phase = config.get("after"), config.get("runner") or {}, config.get("phase")
+    words, runner, phase = to_run_first(config), config.get("runner") or {}, config.get("phase")
     if not SETTINGS["phase"].accepts(phase):
         raise Refusal(f"phase={phase!r} is not legal: it must be {SETTINGS['phase'].describe()}")
     if phase == "evaluate" and not config.get("evaluations"):
         raise Refusal("phase=evaluate plays the policies that evaluations leave, and evaluations=0 leaves none; give at least 1")
     config = {**config, "phase": None}  # which part was asked for is not what a run is
-    if words and runner.get("demonstrations") is None:
+    if words:
         first = before(config, words)
         summary = train(first)
         if phase == "explore":
@@ -52,13 +52,37 @@ def through(config: Mapping[str, Any], train: Run, learn: Run) -> dict[str, Any]
     return summary | {"evaluation": evaluate([summary["run_dir"]])}
 
 
+def to_run_first(config: Mapping[str, Any]) -> Any:
+    """The words of the phase before; None where there is none, or what it would make is given."""
+    return config.get("after") if (config.get("runner") or {}).get("demonstrations") is None else None
+
+
+def command_before(config: Mapping[str, Any]) -> list[str] | None:
+    """The command line of the phase before, for a sweep to run by itself; None as above. Raises Refusal as ``through``."""
+    words = to_run_first(config)
+    if not words:
+        return None
+    before(config, words)
+    return words_of(config, words)
+
+
+def handed_on(config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """Words for the run of ``config`` that say what the phase before, whose ``summary`` this is, has made for it; it is written where it is not yet."""
+    demonstrated(before(config, config["after"]), summary)
+    return [f"runner.demonstrations={summary['run_dir']}"]
+
+
+def words_of(config: Mapping[str, Any], words: Any) -> list[str]:
+    return [*words, *(["debug=true"] if config.get("debug") is True else [])]
+
+
 def before(config: Mapping[str, Any], words: Any) -> dict[str, Any]:
     """The configuration of the phase before."""
     if not Words().accepts(words):
         raise Refusal(f"after={words!r} is not legal: it must be {Words().describe()}")
     if "demonstrations" not in (config.get("runner") or {}):
         raise Refusal("after=... is for runs that learn from demonstrations; use runner=backward with it, or leave it out")
-    first = compose([*words, *(["debug=true"] if config.get("debug") is True else [])]) | {"logger": config["logger"]}
+    first = compose(words_of(config, words)) | {"logger": config["logger"]}
     if first.get("after"):
         raise Refusal(f"after={words}: that run has an after of its own; give the words of a run that makes demonstrations by itself")
     if str(first["runner"].get("_target_")) != "runners.go_explore.go_explore":

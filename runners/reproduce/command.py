@@ -35,7 +35,8 @@ Words as hydra/launcher=joblib and hydra.launcher.n_jobs=2 choose where the runs
 
 def reproduce(arguments: Sequence[str]) -> int:
     """0 when everything ran, 1 otherwise. Verdicts do not decide the exit code: a result is a result."""
-    from runners.sweeps.command import Planner
+    from runners.sweeps.command import First, Planner, Waits
+    from runners.sweeps.settings import split
 
     if not arguments or any(a in ("-h", "--help") for a in arguments):
         print(USAGE + "\n")
@@ -52,9 +53,14 @@ def reproduce(arguments: Sequence[str]) -> int:
     if skipped and "--all" not in options:
         raise Refusal(f"{skipped[0]} has no scale {scale}, only {', '.join(claims.read(skipped[0]).scales)}")
     code = 0
+    _, chosen, by = split(launcher)
     with Planner() as plan:
         for made in [made for made in wanted if scale in made.scales]:
-            programs = [plan(made.words(arm, scale), [{}], None)[0] for arm in made.arms]
+            plan.first = First(place_of(made, scale), {**chosen, "dry": "--collect" in options}, by)
+            try:
+                programs = [plan(made.words(arm, scale), [{}], None)[0] for arm in made.arms]
+            except Waits:
+                raise Refusal(f"{made.name}, {scale}: nothing to collect yet; what its runs come after is not finished") from None
             code = max(code, run(made, scale, programs, launcher, "--collect" in options, "--store" in options))
     if "--store" in options:
         write_page()
@@ -88,7 +94,7 @@ def run(made: Claims, scale: str, programs: Sequence[Program], launcher: Sequenc
     """One experiment: its runs, its table, and its file."""
     from runners.sweeps import command, settings
 
-    place = command.RUNS / "reproduce" / f"{made.name}-{scale}"
+    place = place_of(made, scale)
     print(f"{made.name}, {scale}: {made.title} ({made.paper})", file=sys.stderr)
     failed = []
     if not collect:
@@ -108,6 +114,13 @@ def run(made: Claims, scale: str, programs: Sequence[Program], launcher: Sequenc
     verdicts = {claim: verdict for claim, _, _, verdict in page.orders(made, result)}
     print(json.dumps({"reproduced": made.name, "scale": scale, "failed": len(failed), "verdicts": verdicts, "result": str(place / "result.json")}))
     return 1 if failed else 0
+
+
+def place_of(made: Claims, scale: str) -> Path:
+    """Where the plan is, and what the jobs say."""
+    from runners.sweeps import command
+
+    return command.RUNS / "reproduce" / f"{made.name}-{scale}"
 
 
 def collected(made: Claims, scale: str, programs: Sequence[Program]) -> dict[str, Any]:

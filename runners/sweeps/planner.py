@@ -26,14 +26,21 @@ class Group:
     combinations: list[Combination] = field(default_factory=list)
 
 
-def plan(words: Sequence[str], combinations: Sequence[Combination], max_members: int | None, runs: Path, before: Sequence[Program] = ()) -> list[Program]:
-    """Programs that together make all ``combinations`` of the settings beside ``words``, and go on with what ``before`` made of them.
-    Raises Refusal for the first that is wrong."""
+def plan(
+    words: Sequence[str],
+    combinations: Sequence[Combination],
+    max_members: int | None,
+    runs: Path,
+    before: Sequence[Program] = (),
+    given: Sequence[list[str]] | None = None,
+) -> list[Program]:
+    """Programs that together make all ``combinations`` of the settings beside ``words``, and go on with what ``before`` made of them. ``given``: further words
+    for each of them, of what a phase before has made (``runners/phases.py``). Raises Refusal for the first that is wrong."""
     groups: dict[tuple, Group] = {}
-    for combination in combinations:
-        checked = experiment(compose([*words, *texts(combination)])).config
+    for combination, more in zip(combinations, given or [[]] * len(combinations), strict=True):
+        checked = experiment(compose([*words, *texts(combination), *more])).config
         numbers = {key for key in combination if traced(checked, key)}
-        static = texts({key: value for key, value in combination.items() if key not in numbers})
+        static = texts({key: value for key, value in combination.items() if key not in numbers}) + more
         group = groups.setdefault((*static, *sorted(numbers)), Group(static))
         group.points.append({key: value for key, value in combination.items() if key in numbers})
         group.combinations.append(combination)

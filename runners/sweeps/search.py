@@ -30,7 +30,7 @@ Evaluate = Callable[..., list[Score]]  # (points, batch, further words, programs
 
 def search(words: Sequence[str], axes: Sequence[Axis], chosen: dict[str, Any], launcher: Sequence[str], place: Path) -> int:
     """Run a search; 0 when every job finished, 1 otherwise. Raises Refusal."""
-    from runners.sweeps.command import Planner, outcomes, run
+    from runners.sweeps.command import First, Planner, outcomes, run
 
     refuse(words, axes, chosen)
     seeds = [w for w in words if w.startswith("seeds=")]
@@ -38,7 +38,7 @@ def search(words: Sequence[str], axes: Sequence[Axis], chosen: dict[str, Any], l
     tuning = chosen["tuning_seeds"]
     tuned = [*words, f"seeds={json.dumps(tuning, separators=(',', ':'))}"]
     failed, made, scores = [], [], {}
-    with Planner() as plan:
+    with Planner(First(place, chosen, launcher)) as plan:
 
         def evaluate(points: Sequence[Combination], batch: int, words: Sequence[str] = (), before: Sequence[Program] = ()) -> list[Score]:
             programs = plan([*tuned, *words], points, chosen["max_members"], before)
