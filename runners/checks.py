@@ -30,6 +30,7 @@ SETTINGS = {
     "init_from": Optional(Text("a finished run")),
     "continues": Optional(Runs()),
     "after": Optional(Words()),
+    "export": Anything(),
     "phase": Optional(Choice(("explore", "demonstrate", "robustify", "evaluate"))),
     "batching": Choice(("auto", *BATCHINGS)),
     "segments": Integer(1, 1_000_000),
@@ -41,6 +42,7 @@ SETTINGS = {
     **distributed.SETTINGS,
     **views.SETTINGS,
 }
+OPEN = ("vmap", "zip", "export")  # with keys of their own, that no file has
 STREAM = tuple(p for p in inspect.signature(intrinsic).parameters if p not in ("spec", "bonus", "name"))
 WORLD = tuple(p for p in inspect.signature(wrapped).parameters if p != "env")
 SHARED = {"exploration": (intrinsic, STREAM), "env": (wrapped, WORLD)}  # every entry of the part has these keys beside its builder's own
@@ -58,6 +60,7 @@ def settings(config: dict[str, Any]) -> None:
     for later in ("stop_at", "stop_when", "continues", "after", "phase"):
         config.setdefault(later, None)
     config.setdefault("zip", {})
+    config.setdefault("export", {})
     check_grouped(config)
     for key, legal in SETTINGS.items():
         value = get(config, key)
@@ -80,7 +83,7 @@ def settings(config: dict[str, Any]) -> None:
 
 def check_grouped(config: Mapping[str, Any]) -> None:
     """Settings with a dot in their name are where they belong, and nothing else is there (checkpoint=5, +logger.foo=1)."""
-    given = flatten({key: value for key, value in config.items() if key not in (*PARTS, "vmap", "zip")})
+    given = flatten({key: value for key, value in config.items() if key not in (*PARTS, *OPEN)})
     for key, value in given.items():
         inside = [name for name in SETTINGS if name.startswith(key + ".")]
         if inside:
@@ -88,7 +91,7 @@ def check_grouped(config: Mapping[str, Any]) -> None:
         if key not in SETTINGS:
             raise Refusal(f"unknown key {key}{closest(key, SETTINGS)}")
     for key in SETTINGS:
-        if key not in given and key not in ("vmap", "zip"):
+        if key not in given and key not in OPEN:
             raise Refusal(f"{key} is missing from the configuration; give it, as {key}=...")
 
 

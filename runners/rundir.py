@@ -27,7 +27,7 @@ from runners.compose import COMMAND, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 # settings that say where and how a run goes, not what it computes
-NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "distributed", "logger", "profile", "after", "phase")
+NOT_IN_HASH = ("run_dir", "overwrite", "checkpoint", "distributed", "logger", "profile", "after", "export", "phase")
 NOT_IN_HASH += ("runner.workers", "runner.cluster", "runner.demonstrations")
 ADDED = ("stop_at", "stop_when", "continues", "zip")  # settings that older runs lack; where they say nothing, a run keeps the name that it had without them
 

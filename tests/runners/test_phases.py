@@ -14,6 +14,8 @@ QUIET = ["logger.console=false", "segments=4", "evaluations=1"]
 FIRST = ["exploration=go_explore", "env.size=5", "exploration.best=end", "runner.lanes=20", "runner.explore_steps=5", "seeds=1", "total_steps=4000"]
 SECOND = ["runner=backward", "exploration=none", "env.size=5", "seeds=1", "total_steps=1500", "runner.lanes=8", "runner.rollout=16"]
 SECOND += ["agent.hidden=[8]", "agent.epochs=1", "agent.minibatches=2"]
+TEACHER = ["agent=dqn", "runner=off_policy", "exploration=none", "env.size=5", "seeds=1", "total_steps=256", "agent.hidden=[8]", "runner.learning_starts=64"]
+LEARNER = ["agent=dqn", "runner=offline", "exploration=none", "env.size=5", "seeds=1", "total_steps=8", "agent.hidden=[8]", "runner.batch_size=8"]
 
 
 def after(words: list[str]) -> str:
@@ -41,7 +43,7 @@ def test_one_command_runs_all_phases_and_finds_them_again(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ([after(FIRST)], "learn from demonstrations; use runner=backward"),
+        ([after(FIRST)], "learn from demonstrations or a data set; use runner=backward or runner=offline"),
         ([*SECOND, after(["exploration=counts"])], "makes no demonstrations"),
         ([*SECOND, after(["experiment=go_explore/deep_sea"])], "has an after of its own"),
         ([*SECOND, after(["exploration=go_explor"])], "did you mean go_explore"),
@@ -49,12 +51,31 @@ def test_one_command_runs_all_phases_and_finds_them_again(tmp_path):
         ([*SECOND, after(FIRST), "phase=explor"], "must be null or one of explore, demonstrate, robustify, evaluate"),
         (["exploration=counts", "phase=demonstrate"], "is for runs that explore first"),
         ([*SECOND, after(FIRST), "phase=evaluate", "evaluations=0"], "evaluations=0 leaves none"),
+        ([*SECOND, after(FIRST), "export.noise=0.3"], "makes an archive, which is demonstrated"),
+        ([*LEARNER, after([*TEACHER, "evaluations=0"])], "that run has evaluations=0"),
+        ([*LEARNER, after(TEACHER), "export.noice=0.3"], "there is no setting 'noice' \\(did you mean noise"),
+        ([*LEARNER, after(TEACHER), "export.episodes=0"], "episodes must be"),
+        ([*LEARNER, "export.episodes=3"], "there is no after"),
     ],
 )
 def test_what_cannot_be_chained_is_refused_before_anything_runs(tmp_path, settings, said):
     with pytest.raises(Refusal, match=said):
         api.train(compose(settings), tmp_path / "runs")
     assert not Path(tmp_path / "runs").exists()
+
+
+@pytest.mark.medium
+def test_a_policy_makes_the_data_that_the_next_run_learns_from(tmp_path):
+    """Once for each way of making them; how they came about is in no name."""
+    chained = compose([*LEARNER, *QUIET, after(TEACHER), "export.episodes=3", "export.random_share=0.5"])
+    summary = api.train(chained, tmp_path)
+    taught = next(path for path in tmp_path.iterdir() if str(path) != summary["run_dir"])
+    data = taught / "data" / "episodes-3-random_share-0.5-v0"
+    assert [folder.name for folder in (taught / "data").iterdir()] == [data.name] and len(list(tmp_path.iterdir())) == 2
+    assert api.train(chained, tmp_path) == summary and api.train(chained | {"phase": "demonstrate"}, tmp_path)["data"] == str(data)
+    assert api.train(compose([*LEARNER, *QUIET, f"runner.data={data}"]), tmp_path)["run_dir"] == summary["run_dir"]
+    other = api.train(chained | {"export": {"episodes": 4}}, tmp_path)
+    assert other["run_dir"] != summary["run_dir"] and len(list((taught / "data").iterdir())) == 2
 
 
 @pytest.mark.medium

@@ -118,6 +118,39 @@ def test_a_bad_job_stops_nothing_and_is_tried_again(tmp_path):
     assert all(starts(tmp_path)[Path(run).name] == before[Path(run).name] for run in said["runs"])  # what had finished was not started again
 
 
+TAUGHT = ["agent=dqn", "exploration=none", "env.size=4", "seeds=1", "agent.hidden=[8]"]
+
+
+def after(*words):
+    return "after=[" + ",".join(f"'{word}'" for word in words) + "]"
+
+
+@pytest.mark.medium
+def test_what_runs_come_after_is_run_once_for_all_of_them(tmp_path):
+    """As a program of its own, then the policy's data set, then the plan of those that learn from it; where that fails they are refused by name."""
+    teacher = after(*TAUGHT, "runner=off_policy", "total_steps=128", "runner.learning_starts=64")
+    learner = [*TAUGHT, "runner=offline", "total_steps=4", "runner.batch_size=8", teacher, "export.episodes=2"]
+    shown, _ = sweep(*learner, "runner.discount=0.9,0.99", "sweep.dry=true", cwd=tmp_path)
+    assert "planned when they are finished" in shown.stderr and not (tmp_path / "runs").exists()
+    words = [*(w for w in learner if not w.startswith("runner.batch_size")), "runner.discount=0.9,0.99", "runner.batch_size=4,8"]
+    done, said = sweep(*words, cwd=tmp_path)
+    assert said["programs"] == 2 and said["failed"] == 0 and done.stderr.count("first, what others come after") == 1
+    assert len(starts(tmp_path)) == 3 and set(starts(tmp_path).values()) == {1}
+    again, same = sweep(*words, cwd=tmp_path)
+    assert same == said and "first, what others" not in again.stderr and set(starts(tmp_path).values()) == {1}
+
+
+@pytest.mark.medium
+def test_where_the_first_run_fails_its_successors_are_refused_and_others_are_not(tmp_path):
+    (tmp_path / "mine.py").write_text(LETHAL)
+    (tmp_path / "lethal").touch()
+    first = ["exploration=counts", *(w for w in TAUGHT if w != "exploration=none"), "runner=off_policy", "total_steps=128", "runner.learning_starts=64"]
+    teachers = [after(*first), after(*first, "exploration._target_=mine.lethal")]
+    choice = "after=" + ",".join(t.removeprefix("after=") for t in teachers)
+    done, said = sweep(*TAUGHT, "runner=offline", "total_steps=4", "runner.batch_size=8", choice, "export.episodes=2", cwd=tmp_path, code=1, path=[tmp_path])
+    assert said["programs"] == 2 and said["failed"] == 1 and "what comes first failed: killed by SIGKILL" in " ".join(done.stdout.split())
+
+
 def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
