@@ -1,7 +1,7 @@
 """Episodes that are kept step by step, for as long as the best way into some cell is the beginning of one of them.
 
 There are E tapes for the episodes of N < E lanes. An episode is recorded while it goes on, on the tape that the fewest best ways begin on, of those that no
-other lane is writing on. What is beyond the length of a tape is not recorded, nor are the ways that end there.
+other lane is writing on and nobody is reading. What is beyond the length of a tape is not recorded, nor are the ways that end there.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Written(NamedTuple):
     step: PyTree  # [T, N, ...]
 
 
-def write(state: Recordings, written: Written) -> Recordings:
-    """Record ``written``, as if one step had come after the other, lane after lane in each."""
+def write(state: Recordings, written: Written, read: jax.Array | None = None) -> Recordings:
+    """Record ``written``, as if one step had come after the other, lane after lane in each. ``read`` i32[K]: tapes that are left as they are; E: none."""
     longest = jax.tree.leaves(state.steps)[0].shape[1]
     cells = state.tape.shape[0]
     time, lanes = written.first.shape
@@ -57,6 +57,7 @@ def write(state: Recordings, written: Written) -> Recordings:
     def one(state: Recordings, inputs):
         lane, (first, number, cell, better, step) = inputs
         others = jnp.zeros(state.used.shape, bool).at[state.writes].set(True).at[state.writes[lane]].set(False)
+        others = others if read is None else others.at[read].set(True, mode="drop")
         least = jnp.argmin(jnp.where(others, cells + 1, state.used)).astype(jnp.int32)
         tape = jnp.where(first, least, state.writes[lane])
         age, used = state.age.at[tape].add(first.astype(jnp.int32)), state.used.at[tape].multiply(jnp.where(first, 0, 1))
@@ -96,11 +97,14 @@ def _the_way_is_the_beginning_of_its_episode() -> str:
 
 
 def _what_nobody_needs_goes_first() -> str:
-    """Of three episodes on two tapes the second one led nowhere new, and the third has its tape; the fourth has that of the first, which is needed less."""
+    """Of three episodes on two tapes the second one led nowhere new, and the third has its tape; the fourth has that of the first,
+    which is needed less, unless somebody reads it."""
     state = recordings(2, 3, 1, 4, jnp.float32(0))
     state = write(state, _told([0, 0, 1, 2], [1, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 1]))
     expect(recorded(state), [True, True, True, False])
     expect(state.used, [1, 2])
+    read = write(state, _told([3], [1], [1], [0]), jnp.array([0]))
+    expect(recorded(read), [True, False, False, True])
     state = write(state, _told([3], [1], [1], [0]))
     expect(state.used, [1, 2])
     return expect(recorded(state), [False, True, True, True])

@@ -169,7 +169,8 @@ def backward(
         steps = assessed.steps
         return assessed._replace(steps=steps._replace(terminated=steps.terminated & own, truncated=steps.truncated & own))
 
-    def tell(state, steps):
+    def tell(state, steps, notes):
+        del notes
         info, virtual_one = steps.info, steps.info["demonstration"] == len(given)
         where = steps.done & ~imitates
         chosen = Chosen(info["demonstration"], info["start"])

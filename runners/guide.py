@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from envs.base import PyTree, Transition
+from envs.base import PyTree
 from runners.iteration import Assessed
 from runners.source import Source
 
@@ -15,7 +15,7 @@ class Guide(NamedTuple):
     """For one member. The first four are for any world; the others steer lanes of JAX worlds (those on the host: ``runners/host_steering.py``)."""
 
     init: Callable[[], PyTree] = lambda: ()  # -> state
-    tell: Callable[[PyTree, Transition], tuple[PyTree, dict]] = lambda state, steps: (state, {})  # (state, steps [T, N]) -> (state, metrics)
+    tell: Callable[..., tuple[PyTree, dict]] = lambda state, steps, notes: (state, {})  # (state, steps [T, N], the lanes' notes [N] now) -> (state, metrics)
     learnt: Callable[[Assessed], Assessed] = lambda assessed: assessed  # with weights of the steps, and steps to imitate
     counted: Callable[[Assessed], Assessed] = lambda assessed: assessed  # as episodes are counted
     source: Source | None = None  # of evaluations

@@ -76,7 +76,7 @@ def host_on_policy(
             agent_state, found = pieces.learn(state.agent, learn_key, (guide.learnt(assessed), clock.progress))
         bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (assessed.steps, found.payload))
         record, metrics = pieces.updated(state.record, guide.counted(assessed), clock)
-        guided, guide_metrics = guide.tell(state.guide, pieces.world(batch.transitions))
+        guided, guide_metrics = guide.tell(state.guide, pieces.world(batch.transitions), last.note)
         metrics |= guide_metrics | found.metrics | {f"bonus/{name}": value for name, value in bonus_metrics.items()} | reward_metrics
         waiting = assessed if overlap else None
         state = state._replace(lanes=last, memory=play.memory, agent=agent_state, bonus=bonus_state, record=record, waiting=waiting, guide=guided)

@@ -106,7 +106,7 @@ def training(env: Environment, pieces: Iteration, guide: Guide, rollout: int, ev
         agent_state, learnt = pieces.learn(state.agent, learn_key, (guide.learnt(assessed), clock.progress))
         bonus_state, bonus_metrics = bonus.update(bonus_state, update_key, (assessed.steps, learnt.payload))
         record, metrics = pieces.updated(state.record, guide.counted(assessed), clock)
-        guided, guide_metrics = guide.tell(state.guide, pieces.world(batch.transitions))
+        guided, guide_metrics = guide.tell(state.guide, pieces.world(batch.transitions), state.source.note)
         metrics |= guide_metrics | learnt.metrics | {f"bonus/{name}": value for name, value in bonus_metrics.items()} | reward_metrics
         return state._replace(agent=agent_state, bonus=bonus_state, record=record, guide=guided), m.typed(metrics)
 

@@ -36,7 +36,7 @@ from runners.base import Runner
 from runners.guide import Guide
 from runners.iteration import iteration
 from runners.on_policy import training
-from runners.returning import Known, Rules, looks, nowhere, shown_space, steering
+from runners.returning import Journey, Known, Rules, looks, nowhere, shown_space, steering
 from runners.rewards import RANGES, world_rewards
 from runners.showing import Kept, kept_of
 from runners.source import jax_source
@@ -128,8 +128,8 @@ def policy_go_explore(
     acting = lanes - imitation_lanes
     if acting < 1:
         raise Refusal(f"runner.imitation_lanes={imitation_lanes} leaves none of runner.lanes={lanes} to act for itself; give fewer")
-    if imitation_lanes and recordings <= acting:
-        raise Refusal(f"runner.recordings={recordings} are too few: {acting} lanes write on one each, and some are to be kept; give more than {acting}")
+    if imitation_lanes and recordings <= lanes:
+        raise Refusal(f"runner.recordings={recordings} are too few: each of {lanes} lanes writes on one or shows one; give more than {lanes}")
     spec = env.spec._replace(observation=shown_space(env), lanes=lanes, axis=axis)
     pieces = iteration(spec, make_agent, make_intrinsic, rewards=world_rewards(discount, 1.0), tally=env.tally)
     rules = Rules(
@@ -178,7 +178,11 @@ def policy_go_explore(
         steps, own = assessed.steps, ~assessed.steps.info["imitated"]
         return assessed._replace(steps=steps._replace(terminated=steps.terminated & own, truncated=steps.truncated & own))
 
-    def told(known: Known, steps):
+    def being_read(journeys: Journey):
+        showing = jax.tree.map(lambda x: x[acting:], journeys.showing)
+        return jnp.where(showing.on, showing.tape, recordings)
+
+    def told(known: Known, steps, journeys: Journey):
         steps = jax.tree.map(lambda x: x[:, :acting], steps)
         info, (state, kept) = steps.info, known
         look = looks(env, steps.next_obs["world"], info.get("position"))
@@ -188,7 +192,7 @@ def policy_go_explore(
         if imitation_lanes:
             bare = {name: info[name] for name in kept.steps.info}
             step = Kept(steps.obs["world"], steps.action, info["own_reward"], steps.next_obs["world"], bare, info["cell"])
-            kept = write(kept, Written(steps.first, info["episode_length"] - 1, happened["cell"], happened["better"], step))
+            kept = write(kept, Written(steps.first, info["episode_length"] - 1, happened["cell"], happened["better"], step), being_read(journeys))
             shown["archive/recorded"] = m.Last(jnp.sum(can_be_shown(kept), dtype=jnp.int32))
         top = best(state)
         return Known(state, kept), shown | {

@@ -45,7 +45,7 @@ def train(config: Mapping[str, Any], batching: str, runs: Path, resuming: bool =
     place = distributed.asked(config)
     if place is None:
         return phases.through(config, lambda first: train(first, batching, runs), lambda last: lead(last, batching, runs, resuming))
-    if any(config.get(key) for key in ("after", "export", "phase")):
+    if phases.to_run_first(config) or config.get("phase"):
         raise Refusal("after and phase run one phase after the other in one process; run the first by itself, and give runner.demonstrations=RUN to the second")
     with distributed.join(place, config) as group:
         distributed.refuse_unequal(group, config)

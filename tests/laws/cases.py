@@ -457,7 +457,7 @@ RUNNERS: dict[str, RunnerCase] = {
         entry(
             "runners.policy_go_explore.policy_go_explore",
             **{"lanes": 3, "rollout": 6, "capacity": 16, "longest": 4, "erase_loops": True},
-            **{"imitation_lanes": 1, "recordings": 3, "recorded": 4},
+            **{"imitation_lanes": 1, "recordings": 4, "recorded": 4},
         )
     ),
     "off_policy": RunnerCase(

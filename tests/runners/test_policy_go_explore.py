@@ -157,7 +157,7 @@ def test_evaluations_show_nothing():
 
 def test_what_is_shown_happened():
     """In DeepSea the steps that lanes show are steps that the world makes; none is learnt from but by imitation, and no end of theirs is counted."""
-    made = experiment(compose([*TINY, *POLICY, "env=deep_sea", "runner.imitation_lanes=2", "runner.recordings=4"]))
+    made = experiment(compose([*TINY, *POLICY, "env=deep_sea", "runner.imitation_lanes=2", "runner.recordings=5"]))
     runner, mapping = made.make_runner(made.members[0].hyper), action_mapping(4)
 
     def one_member(function, axes):
@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_refused():
         (["env=deep_sea", "runner.cell=downscaled"], "shrinks pictures"),
         (["env=deep_sea", "runner.capacity=100"], "power of two"),
         (["env=deep_sea", "runner.lanes=4", "runner.imitation_lanes=4"], "leaves none of runner.lanes=4"),
-        (["env=deep_sea", "runner.lanes=4", "runner.recordings=2"], "give more than 2"),
+        (["env=deep_sea", "runner.lanes=4", "runner.recordings=4"], "give more than 4"),
     ):
         with pytest.raises(Refusal, match=reason):
             made = experiment(compose(["runner=policy_go_explore", "exploration=none", *words]))
