@@ -174,8 +174,8 @@ def steering(env: Environment, source: Source, identify: Callable, rules: Rules)
             def back(later, reward):
                 return reward + rules.discount * later, reward + rules.discount * later
 
-            ended = shows.showing.length < 0
-            _, rewards = jax.lax.scan(forth, (shows.pointer, ended), (numbers, lookup(state.table, tape[0]), tape[1]))
+            none_over = jnp.zeros(rules.imitation_lanes, bool)
+            _, rewards = jax.lax.scan(forth, (shows.pointer, none_over), (numbers, lookup(state.table, tape[0]), tape[1]))
             _, to_go = jax.lax.scan(back, jnp.zeros(rules.imitation_lanes, jnp.float32), rewards.astype(jnp.float32), reverse=True)
             return journey.to_go.at[lanes - rules.imitation_lanes :].set(to_go.T)
 

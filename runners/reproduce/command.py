@@ -60,7 +60,8 @@ def reproduce(arguments: Sequence[str]) -> int:
             try:
                 programs = [plan(made.words(arm, scale), [{}], None)[0] for arm in made.arms]
             except Waits:
-                raise Refusal(f"{made.name}, {scale}: nothing to collect yet; what its runs come after is not finished") from None
+                print(f"{made.name}, {scale}: nothing to collect yet; what its runs come after is not finished", file=sys.stderr)
+                continue
             code = max(code, run(made, scale, programs, launcher, "--collect" in options, "--store" in options))
     if "--store" in options:
         write_page()
